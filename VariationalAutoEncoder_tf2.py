@@ -1,0 +1,676 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "matplotlib>=3.10,<4"]
+# ///
+"""Variational autoencoder (VAE): images to points of a plane, and points of the plane to images.
+
+    python VariationalAutoEncoder_tf2.py                          # train on MNIST, evaluate, draw
+    python VariationalAutoEncoder_tf2.py --limit 5000 --epochs 5  # a quick try
+    python VariationalAutoEncoder_tf2.py --data fashion_mnist --model-dir models/fashion
+    python VariationalAutoEncoder_tf2.py --latent-dim 10          # sharper digits, but no plane
+
+The encoder gives a normal distribution over the latent space for each image x, with mean z_mean and
+standard deviation exp(z_log_sigma); the decoder gives a probability for each pixel at each point z:
+
+    z = z_mean + exp(z_log_sigma) * epsilon                  with epsilon ~ N(0, I)
+    loss = -log p(x|z) + beta * KL(N(z_mean, exp(z_log_sigma)^2) || N(0, I))
+
+With beta = 1 the loss is the negative ELBO, on average an upper bound on -log p(x), in nats.
+Kingma & Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114
+"""
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+# ---- Settings and command line -------------------------------------------------------------------
+
+
+def command_line():
+    """Return the parser of this script's options."""
+    return parser_of(
+        ("--epochs", within(int, 1, 10**6), 24, "passes over the training images"),
+        ("--batch-size", within(int, 1, 10**6), 64, "images in a training step"),
+        ("--learning-rate", within(float, 1e-9, 10), 4e-3, "peak of Adam's rate (a warm cosine)"),
+        ("--latent-dim", within(int, 2, 1000), 2, "dimensions of z"),
+        ("--beta", within(float, 0, 1e6), 1.0, "weight of the KL term in the loss"),
+        (
+            "--importance-samples",
+            within(int, 1, 10**5),
+            50,
+            "draws of z for a test image's log p(x)",
+        ),
+        ("--model-dir", Path, Path("models/vae"), "folder for the models and the records"),
+    )
+
+
+# ==== The same in both scripts, 1 of 2: command line and imports ==================================
+
+
+def within(kind, minimum, maximum):
+    """Return a converter of an option's text to a `kind`, int or float, in [minimum, maximum]."""
+
+    def convert(text):
+        with contextlib.suppress(ValueError):
+            if minimum <= (value := kind(text)) <= maximum:
+                return value
+        name = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"'{text}' is not {name} from {minimum} to {maximum}")
+
+    return convert
+
+
+def parser_of(*options):
+    """Return a parser of (name, type, default, help) tuples, and of what both scripts have."""
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    summary = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(
+        description=summary, formatter_class=formatter, allow_abbrev=False
+    )
+    parser.error = lambda message: parser.exit(2, f"error: {message} (see --help)\n")
+    for name, kind, default, text in (
+        ("--data", str, "mnist", "mnist, fashion_mnist, or the path of an .npz file"),
+        ("--limit", within(int, 10, 10**9), None, "train on the first so many images only"),
+        *options,
+        ("--seed", within(int, 0, 2**31 - 1), 0, "decides weights, data order and every draw"),
+        ("--images-dir", Path, Path("images"), "folder for the pictures"),
+    ):
+        parser.add_argument(name, type=kind, default=default, help=text)
+    return parser
+
+
+# Lines that TensorFlow's libraries write at every start, whether all is well or not.
+START_UP_CHATTER = re.compile(
+    r"^I\d{4} |All log messages before absl|To enable the following instructions|"
+    r"failed call to cuInit|Could not find cuda drivers"
+)
+
+
+@contextlib.contextmanager
+def without_start_up_chatter():
+    """Hold back what native code writes to the screen, then pass on all but the chatter."""
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines():
+                if not START_UP_CHATTER.search(line):
+                    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":  # --help and mistakes answer before the slow imports
+    OPTIONS = command_line().parse_args()
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+with without_start_up_chatter():
+    import keras
+    import matplotlib
+    import numpy as np
+    import tensorflow as tf
+    from keras import layers
+    from matplotlib.figure import Figure
+
+    tf.config.list_logical_devices()  # starts the devices, which write lines of their own
+
+# ==== End of 1 of 2 ===============================================================================
+
+# ---- Model ---------------------------------------------------------------------------------------
+
+
+def halvings(shape):
+    """Return how often to halve the sides of images (height, width, channels): to 8 or less."""
+    return max(2, math.ceil(math.log2(max(shape[:2]) / 8)))
+
+
+def build_encoder(shape, latent_dim):
+    """Return a model from images (n, *shape) to [z_mean, z_log_sigma], each (n, latent_dim)."""
+    x = image = keras.Input(shape, name="image")  # (n, 28, 28, 1)
+    for level in range(halvings(shape) + 1):  # to (n, 4, 4, 64)
+        filters = min(16 * 2**level, 64)
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(128, activation="relu")(x)
+    z_mean = layers.Dense(latent_dim, name="z_mean")(x)
+    z_log_sigma = layers.Dense(latent_dim, name="z_log_sigma")(x)
+    return keras.Model(image, [z_mean, z_log_sigma], name="encoder")
+
+
+def build_decoder(shape, latent_dim):
+    """Return a model from points z (n, latent_dim) to the logits of the pixels (n, *shape).
+
+    Most of its weights stand near the plane, where a layer costs least and bends the plane most.
+    """
+    doublings = halvings(shape)
+    height, width = (math.ceil(side / 2**doublings) for side in shape[:2])  # 7, 7
+    x = z = keras.Input((latent_dim,), name="z")
+    x = layers.Dense(512, activation="relu")(x)
+    x = layers.Dense(512, activation="relu")(x)
+    x = layers.Dense(height * width * 32, activation="relu")(x)
+    x = layers.Reshape((height, width, 32))(x)
+    for _ in range(doublings - 1):  # to (n, 14, 14, 16)
+        x = layers.Conv2DTranspose(16, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.Conv2DTranspose(shape[2], 3, strides=2, padding="same")(x)  # (n, 28, 28, 1)
+    x = layers.Cropping2D(((0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1])))(x)
+    return keras.Model(z, x, name="decoder_logits")
+
+
+# ---- Loss ----------------------------------------------------------------------------------------
+
+
+def bernoulli_negative_log_likelihood(images, logits):
+    """Return -log p(x|z) in nats, summed over pixels, for independent Bernoulli pixels.
+
+    With p = sigmoid(logit), x log p + (1 - x) log(1 - p) = x * logit - softplus(logit). A grey x in
+    [0, 1] counts as the mean of its random binarization to 0 and 1.
+
+    Args:
+        images: (..., height, width, channels), in [0, 1].
+        logits: of the same shape, or one that broadcasts with it.
+    """
+    return tf.reduce_sum(tf.nn.softplus(logits) - images * logits, axis=(-3, -2, -1))
+
+
+def kl_to_standard_normal(z_mean, z_log_sigma):
+    """Return KL(N(z_mean, exp(z_log_sigma)^2) || N(0, I)) in nats, summed over the last axis.
+
+    Kingma & Welling 2014, appendix B, with log sigma in place of log sigma^2.
+    """
+    terms = z_mean**2 + tf.exp(2 * z_log_sigma) - 2 * z_log_sigma - 1
+    return 0.5 * tf.reduce_sum(terms, axis=-1)
+
+
+def log_normal_density(x, mean=0.0, log_sigma=0.0):
+    """Return log N(x; mean, exp(log_sigma)^2) in nats, summed over the last axis."""
+    terms = ((x - mean) * tf.exp(-log_sigma)) ** 2 + 2 * log_sigma + math.log(2 * math.pi)
+    return -0.5 * tf.reduce_sum(terms, axis=-1)
+
+
+# ---- Training ------------------------------------------------------------------------------------
+
+
+class VariationalAutoEncoder(keras.Model):
+    """An encoder and a decoder, trained together by the loss at the top of this file.
+
+    `fit` and `evaluate` take batches (images, epsilon) with epsilon (n, latent_dim) from N(0, I),
+    so whoever makes the batches decides every draw. They report means over images, in nats.
+    """
+
+    def __init__(self, encoder, decoder, beta=1.0):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.beta = beta
+        self.means = [keras.metrics.Mean(name) for name in ("loss", "reconstruction", "kl")]
+
+    @property
+    def metrics(self):
+        return self.means
+
+    def losses(self, batch, training):
+        """Return loss, reconstruction and KL of each image, three tensors (n,)."""
+        images, epsilon = batch
+        z_mean, z_log_sigma = self.encoder(images, training=training)
+        z = z_mean + tf.exp(z_log_sigma) * epsilon
+        logits = self.decoder(z, training=training)
+        reconstruction = bernoulli_negative_log_likelihood(images, logits)
+        kl = kl_to_standard_normal(z_mean, z_log_sigma)
+        return reconstruction + self.beta * kl, reconstruction, kl
+
+    def updated_means(self, losses):
+        for mean, values in zip(self.means, losses, strict=True):
+            mean.update_state(values)
+        return {mean.name: mean.result() for mean in self.means}
+
+    def train_step(self, batch):
+        with tf.GradientTape() as tape:
+            losses = self.losses(batch, training=True)
+            objective = tf.reduce_mean(losses[0])
+        weights = self.trainable_variables
+        self.optimizer.apply(tape.gradient(objective, weights), weights)
+        return self.updated_means(losses)
+
+    def test_step(self, batch):
+        return self.updated_means(self.losses(batch, training=False))
+
+
+def with_epsilon(latent_dim):
+    """Return a function that pairs images with their epsilon, drawn from a stateless seed (2,)."""
+
+    def pair(images, seed):
+        return images, tf.random.stateless_normal((tf.shape(images)[0], latent_dim), seed)
+
+    return pair
+
+
+def with_seed(images, seed):
+    """Pair images with the seed of their draws, for more draws than one."""
+    return images, seed
+
+
+# ---- Evaluation ----------------------------------------------------------------------------------
+
+
+def evaluate(vae, images, options):
+    """Return the ELBO, its parts, and an estimate of log p(x): means over uint8 images, in nats.
+
+    With w = p(x|z) p(z) / q(z|x) at draws of z from the encoder's q(z|x), the log of the mean of w
+    is on average a lower bound on log p(x): the ELBO with one draw, closer with more. Burda et al.,
+    Importance Weighted Autoencoders, 2016, eq. 8, https://arxiv.org/abs/1509.00519
+    """
+    samples = options.importance_samples
+
+    @tf.function
+    def estimates(images, seed):
+        z_mean, z_log_sigma = vae.encoder(images)  # (n, latent_dim)
+        epsilon = tf.random.stateless_normal((samples, *tf.unstack(tf.shape(z_mean))), seed)
+        z = z_mean + tf.exp(z_log_sigma) * epsilon  # (samples, n, latent_dim)
+        logits = vae.decoder(tf.reshape(z, (-1, z.shape[-1])))
+        logits = tf.reshape(logits, (samples, *tf.unstack(tf.shape(images))))
+        reconstruction = bernoulli_negative_log_likelihood(images, logits)  # (samples, n)
+        log_q = log_normal_density(z, z_mean, z_log_sigma)
+        log_w = log_normal_density(z) - reconstruction - log_q
+        log_likelihood = tf.reduce_logsumexp(log_w, axis=0) - math.log(samples)
+        kl = kl_to_standard_normal(z_mean, z_log_sigma)
+        return tf.reduce_mean(reconstruction, axis=0), kl, log_likelihood
+
+    batch_size = max(1, 5000 // samples)  # some 200 MB for 5,000 decoded images
+    batches = frozen_batches(images, with_seed, options, "test", batch_size)
+    columns = zip(*(estimates(*batch) for batch in batches), strict=True)
+    reconstruction, kl, log_likelihood = (
+        float(np.concatenate(c).mean(dtype=float)) for c in columns
+    )
+    return {
+        "negative_elbo": reconstruction + kl,
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "log_likelihood": log_likelihood,
+        "log_likelihood_samples": samples,
+    }
+
+
+# ---- Pictures ------------------------------------------------------------------------------------
+
+
+def plane_of(codes):
+    """Return the plane to look at: two directions (2, latent_dim), their names, a note for titles.
+
+    In two dimensions it is all there is; above, the first two principal components of the codes.
+    """
+    if codes.shape[1] == 2:
+        return np.eye(2), ["z[0]", "z[1]"], ""
+    directions = np.linalg.svd(codes - codes.mean(axis=0), full_matrices=False)[2][:2]
+    names = ["first principal component of z_mean", "second principal component of z_mean"]
+    return directions, names, f"\nin the plane of two principal components, of {codes.shape[1]}"
+
+
+def draw_latent_space(path, codes, labels):
+    """Draw codes (n, latent_dim) as points, one colour for each class."""
+    directions, names, note = plane_of(codes)
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    title = f"z_mean of {len(codes):,} test images{note}"
+    axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
+    axes.set_aspect("equal", adjustable="datalim")
+    classes = np.unique(labels)
+    few, many = matplotlib.colormaps["tab10"].colors, matplotlib.colormaps["gist_rainbow"]
+    colours = few if len(classes) <= 10 else many(np.linspace(0, 1, len(classes)))
+    for label, colour in zip(classes, colours, strict=False):
+        points = codes[labels == label] @ directions.T
+        axes.scatter(*points.T, s=8, color=colour, label=label, linewidths=0)
+    if len(classes) > 1:
+        figure.legend(title="class", loc="outside right center", markerscale=3)
+    save_figure(figure, path)
+
+
+def draw_manifold(path, codes, decoder, side=20):
+    """Draw side x side decoded points of the plane, each amid an equal share of the prior."""
+    directions, names, note = plane_of(codes)
+    quantiles = [statistics.NormalDist().inv_cdf((step + 0.5) / side) for step in range(side)]
+    across, up = np.meshgrid(quantiles, quantiles[::-1])  # the first row of tiles is the topmost
+    z = np.stack([across, up], axis=-1).reshape(-1, 2) @ directions
+    tiles = decoder(tf.constant(z, tf.float32)).numpy()
+    figure = Figure(figsize=(8, 8.5), layout="constrained")
+    title = f"Decoded points, each for 1/{side**2} of the prior's mass{note}"
+    axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
+    image = mosaic(tiles.reshape(side, side, *tiles.shape[1:]), gap=0)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(0, side, 0, side))
+    ticks = [step + 0.5 for step in range(0, side)]
+    axes.set_xticks(ticks, [f"{quantile:.2f}" for quantile in quantiles], rotation=90)
+    axes.set_yticks(ticks, [f"{quantile:.2f}" for quantile in quantiles])
+    save_figure(figure, path)
+
+
+def draw_pictures(options, encoder, decoder, images, labels, history):
+    """Draw the five pictures, from the first test images and the history of the training."""
+    folder = options.images_dir
+    batches = frozen_batches(images[:5000], with_seed, options, "test")
+    codes = np.concatenate([encoder(batch)[0] for batch, _ in batches])
+    draw_latent_space(folder / "vae_latent_space.png", codes, labels[:5000])
+    draw_manifold(folder / "vae_manifold.png", codes, decoder)
+    rows = {"test image": to_unit(images[:16]), "decoded": decoder(codes[:16])}
+    title = "Test images, and what the decoder makes of their z_mean"
+    draw_rows(folder / "vae_reconstructions.png", title, list(rows), list(rows.values()))
+    z = tf.random.stateless_normal((5 * 16, codes.shape[1]), stream(options.seed, "samples"))
+    samples = tf.reshape(decoder(z), (5, 16, *images.shape[1:]))
+    draw_rows(folder / "vae_samples.png", "Decoded draws from the prior", [""] * 5, samples)
+    names = {"loss": "loss", "reconstruction": "reconstruction", "kl": "KL to the prior"}
+    draw_history(folder / "vae_loss.png", history, names, unit="nats per image")
+
+
+# ==== The same in both scripts, 2 of 2: data, training, files, plots ==============================
+
+MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
+NPZ_LIMIT = 4 * 2**30  # bytes that the arrays of an .npz file may take
+NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+ACCEPTED = (
+    "accepted: images (n, height, width), or with 1 or 3 channels behind, n from 20 and sides from"
+    " 8 to 256, of uint8 or of floats from 0 to 1"
+)
+STREAMS = ("order", "training", "validation", "test", "samples")  # what random numbers are for
+
+
+class InputError(ValueError):
+    """Something that the user can mend; its text names the value and what is accepted."""
+
+
+class Images(NamedTuple):
+    """Images, uint8 (n, height, width, channels), and the classes of the test images (n,)."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+
+def load_images(source, limit=None):
+    """Read a data set and split it.
+
+    The last twelfth of the training images, 5,000 at most, is for validation. Where the source has
+    no test images, the last tenth of its images is held out for the test before that.
+
+    Args:
+        source: "mnist", "fashion_mnist", or the path of an .npz file in Keras's layout.
+        limit: how many training images to keep; of the others, a fifth of that at most.
+
+    Raises:
+        InputError: the source is missing, damaged or of another layout.
+    """
+    arrays = read_arrays(source)
+    images, labels = as_images(arrays, "x_train", source), arrays.get("y_train")
+    if "x_test" in arrays:
+        test, labels = as_images(arrays, "x_test", source), arrays.get("y_test")
+    else:
+        held_out = len(images) // 10
+        images, test = np.split(images, [-held_out])
+        labels = None if labels is None else labels[-held_out:]
+    if test.shape[1:] != images.shape[1:]:
+        raise InputError(f"{source}: x_train is {images.shape} and x_test {test.shape}; {ACCEPTED}")
+    labels = np.zeros(len(test), np.uint8) if labels is None else np.ravel(labels)
+    if len(labels) != len(test):
+        raise InputError(f"{source}: {len(labels)} labels for {len(test)} test images")
+    train, validation = np.split(images, [-max(1, min(5000, len(images) // 12))])
+    fifth = None if limit is None else limit // 5
+    return Images(train[:limit], validation[:fifth], test[:fifth], labels[:fifth])
+
+
+def read_arrays(source):
+    """Return those of the arrays x_train, y_train, x_test, y_test that a data set has."""
+    bundled = Path(__file__).resolve().parent / "data" / "mnist.npz"
+    path = bundled if source == "mnist" else Path(source)
+    if source in ("mnist", "fashion_mnist") and not path.is_file():
+        try:
+            train, test = getattr(keras.datasets, source).load_data()
+        except Exception as error:  # Keras raises a bare Exception where there is no network
+            raise InputError(f"--data {source} cannot be downloaded: {one_line(error)}") from error
+        return dict(zip(NPZ_ARRAYS, (*train, *test), strict=True))
+    try:
+        if path == bundled and hashlib.sha256(path.read_bytes()).hexdigest() != MNIST_SHA256:
+            raise ValueError(f"its SHA-256 is not {MNIST_SHA256}")
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > NPZ_LIMIT:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, and {NPZ_LIMIT:,} are accepted")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in NPZ_ARRAYS if name in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy have many ways to call a file damaged
+        raise InputError(f"{path} is not a readable .npz file: {one_line(error)}") from error
+
+
+def as_images(arrays, name, source):
+    """Return one of the arrays as uint8 images (n, height, width, channels)."""
+    array = arrays.get(name)
+    if not isinstance(array, np.ndarray):  # what is not in NumPy's format comes as bytes
+        raise InputError(f"{source} has no array {name}; {ACCEPTED}")
+    images = array[..., np.newaxis] if array.ndim == 3 else array
+    sides = images.shape[1:3]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or min(sides) < 8 or max(sides) > 256:
+        raise InputError(f"{source}: {name} is of shape {array.shape}; {ACCEPTED}")
+    if len(images) < (20 if name == "x_train" else 1):
+        raise InputError(f"{source}: {name} has {len(images)} images; {ACCEPTED}")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        raise InputError(f"{source}: {name} is of type {array.dtype}; {ACCEPTED}")
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 1):  # a NaN fails too
+        raise InputError(f"{source}: {name} has values from {low} to {high}; {ACCEPTED}")
+    return np.rint(images * 255).astype(np.uint8)
+
+
+def one_line(error):
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def to_unit(images):
+    """Return uint8 images as float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255
+
+
+def stream(seed, name, step=0):
+    """Return the seed (2,) of a stateless draw, a function of the arguments alone."""
+    return tf.random.fold_in((seed, STREAMS.index(name)), tf.cast(step, tf.int64))
+
+
+def training_batches(images, prepare, options):
+    """Return the batches of all epochs: each epoch is a pass over uint8 images in a new order.
+
+    `prepare(images, seed)` makes a batch from float32 images in [0, 1]. The order is a function of
+    seed and epoch alone, and a batch's seed of the run's seed and the step.
+    """
+    stored = tf.constant(images)
+
+    def ordered(epoch):
+        seed = stream(options.seed, "order", epoch)
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed)
+        return tf.data.Dataset.from_tensor_slices(order).batch(options.batch_size)
+
+    def batch(step, indices):
+        return prepare(to_unit(tf.gather(stored, indices)), stream(options.seed, "training", step))
+
+    batches = tf.data.Dataset.range(options.epochs).flat_map(ordered).enumerate()
+    return batches.map(batch).prefetch(4)
+
+
+def frozen_batches(images, prepare, options, name, batch_size=500):
+    """Return batches of uint8 images in their order, the same at every pass."""
+
+    def batch(step, images):
+        return prepare(to_unit(images), stream(options.seed, name, step))
+
+    return tf.data.Dataset.from_tensor_slices(images).batch(batch_size).enumerate().map(batch)
+
+
+def train(model, images, prepare, options, **compile_settings):
+    """Fit a model; return its history, a dictionary of lists by epoch, and the seconds it took."""
+    steps = math.ceil(len(images.train) / options.batch_size)
+    warm_up = steps * options.epochs // 10
+    rate = keras.optimizers.schedules.CosineDecay(  # rises to the peak, then falls to zero
+        options.learning_rate / 25,
+        decay_steps=steps * options.epochs - warm_up,
+        warmup_target=options.learning_rate,
+        warmup_steps=warm_up,
+    )
+    model.compile(keras.optimizers.Adam(rate), **compile_settings)
+    started = time.perf_counter()
+    history = model.fit(
+        training_batches(images.train, prepare, options),
+        epochs=options.epochs,
+        steps_per_epoch=steps,
+        validation_data=frozen_batches(images.validation, prepare, options, "validation"),
+        shuffle=False,  # the batches are in a drawn order already
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    return history.history, time.perf_counter() - started
+
+
+def prepare_run(options):
+    """Make the output folders, and make all that follows a function of the seed."""
+    for folder in (options.images_dir, options.model_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    keras.utils.set_random_seed(options.seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Give a path to write to, and rename it to `path` when all is written."""
+    scratch = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    print(f"wrote {path}")
+
+
+def save_model(model, path):
+    with replacing(path) as scratch:
+        model.save(scratch)
+
+
+def save_records(options, results, history, parameters, train_count, seconds):
+    """Write history.csv, a row for each epoch, and metrics.json: results, run and every option."""
+    with replacing(options.model_dir / "history.csv") as path, path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["epoch", *history])
+        rows = zip(*history.values(), strict=True)
+        table.writerows([epoch, *row] for epoch, row in enumerate(rows, start=1))
+    settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(options).items()}
+    metrics = (
+        results
+        | settings
+        | {
+            "parameters": parameters,
+            "train_seconds": round(seconds, 2),
+            "images_per_second": round(options.epochs * train_count / seconds, 1),
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        }
+    )
+    with replacing(options.model_dir / "metrics.json") as path:
+        path.write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def mosaic(tiles, gap=2):
+    """Return tiles (rows, columns, height, width, channels) as one image, with white gaps."""
+    tiles = np.pad(tiles, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=1)
+    rows, columns, height, width, channels = tiles.shape
+    image = tiles.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    return image[: rows * height - gap, : columns * width - gap]
+
+
+def draw_rows(path, title, names, rows):
+    """Draw images in [0, 1], (rows, columns, height, width, channels), with a name for each row."""
+    tiles = np.asarray(rows)
+    figure = Figure(
+        figsize=(0.7 * tiles.shape[1] + 1, 0.7 * len(tiles) + 0.5), layout="constrained"
+    )
+    axes = figure.add_subplot(title=title)
+    image = mosaic(tiles)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([(row + 0.5) * len(image) / len(tiles) for row in range(len(tiles))], names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    save_figure(figure, path)
+
+
+def draw_history(path, history, names, unit):
+    """Draw training and validation figures by epoch; `names` maps keys of the history to titles."""
+    figure = Figure(figsize=(4.5 * len(names) + 1, 4), layout="constrained")
+    for axes, key in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        epochs = range(1, len(history[key]) + 1)
+        axes.plot(epochs, history[key], marker=".", label="training")
+        axes.plot(epochs, history[f"val_{key}"], marker=".", label="validation")
+        axes.set(title=names[key], xlabel="epoch", ylabel=unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    save_figure(figure, path)
+
+
+def save_figure(figure, path):
+    with replacing(path) as scratch:
+        figure.savefig(scratch, dpi=150, bbox_inches="tight")
+
+
+def exit_status(main, options):
+    """Run `main`; return 0, or 2 after one line about what the user can mend."""
+    try:
+        main(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# ==== End of 2 of 2 ===============================================================================
+
+
+def main(options):
+    """Train, evaluate, print the figures; then write the models, the records and the pictures."""
+    images = load_images(options.data, options.limit)
+    prepare_run(options)
+    shape = images.train.shape[1:]
+    encoder = build_encoder(shape, options.latent_dim)
+    logits = build_decoder(shape, options.latent_dim)
+    vae = VariationalAutoEncoder(encoder, logits, options.beta)
+    history, seconds = train(vae, images, with_epsilon(options.latent_dim), options)
+    results = evaluate(vae, images.test, options)
+    print(f"\nmeans over {len(images.test):,} test images, in nats; trained in {seconds:.0f} s")
+    for name in ("negative_elbo", "reconstruction", "kl", "log_likelihood"):
+        print(f"  {name.replace('_', ' '):<16} {results[name]:9.2f}")
+    probabilities = layers.Activation("sigmoid")(logits.output)
+    decoder = keras.Model(logits.input, probabilities, name="decoder")
+    save_model(encoder, options.model_dir / "encoder.keras")
+    save_model(decoder, options.model_dir / "decoder.keras")
+    parameters = encoder.count_params() + logits.count_params()
+    save_records(options, results, history, parameters, len(images.train), seconds)
+    draw_pictures(options, encoder, decoder, images.test, images.test_labels, history)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, OPTIONS))
