@@ -40,7 +40,7 @@ from typing import NamedTuple
 def command_line():
     """Return the parser of this script's options."""
     return parser_of(
-        ("--epochs", within(int, 1, 10**6), 12, "passes over the training images"),
+        ("--epochs", within(int, 1, 10**6), 14, "passes over the training images"),
         ("--batch-size", within(int, 1, 10**6), 64, "images in a training step"),
         ("--learning-rate", within(float, 1e-9, 10), 2e-3, "peak of Adam's rate (a warm cosine)"),
         ("--noise", within(float, 1e-3, 100), 0.5, "standard deviation of the noise on the pixels"),

@@ -162,8 +162,8 @@ def build_decoder(shape, latent_dim):
     doublings = halvings(shape)
     height, width = (math.ceil(side / 2**doublings) for side in shape[:2])  # 7, 7
     x = z = keras.Input((latent_dim,), name="z")
-    x = layers.Dense(512, activation="relu")(x)
-    x = layers.Dense(512, activation="relu")(x)
+    for _ in range(3):
+        x = layers.Dense(512, activation="relu")(x)
     x = layers.Dense(height * width * 32, activation="relu")(x)
     x = layers.Reshape((height, width, 32))(x)
     for _ in range(doublings - 1):  # to (n, 14, 14, 16)
