@@ -1,6 +1,8 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "matplotlib>=3.10,<4"]
+# dependencies = [
+#     "tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
+# ]
 # ///
 """Denoising autoencoder: noisy images in, clean ones out, through a convolutional code.
 
@@ -27,25 +29,41 @@ import math
 import os
 import platform
 import re
+import shlex
+import signal
+import sqlite3
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 # ---- Settings and command line -------------------------------------------------------------------
 
 
-def command_line():
-    """Return the parser of this script's options."""
-    return parser_of(
+def commands():
+    """Return the commands of this script and their options, for `parse_command_line`."""
+    models = ("--model-dir", Path, Path("models/denoiser"), "folder for the models and the records")
+    skip = ("--skip-unreadable", bool, False, "leave out pictures that cannot be read")
+    training = [
         ("--epochs", within(int, 1, 10**6), 14, "passes over the training images"),
         ("--batch-size", within(int, 1, 10**6), 64, "images in a training step"),
         ("--learning-rate", within(float, 1e-9, 10), 2e-3, "peak of Adam's rate (a warm cosine)"),
         ("--noise", within(float, 1e-3, 100), 0.5, "standard deviation of the noise on the pixels"),
-        ("--model-dir", Path, Path("models/denoiser"), "folder for the models and the records"),
-    )
+        ("--seed", within(int, 0, 2**31 - 1), 0, "decides weights, data order and every draw"),
+    ]
+    denoising = [
+        ("paths", Path, ..., "pictures, or folders of pictures"),
+        ("--output", Path, ..., "folder for the clean pictures"),
+        ("--force", bool, False, "overwrite files that are there"),
+    ]
+    return {
+        "train": ("train, evaluate and draw (the default)", [*training, models, skip]),
+        "denoise": ("clean pictures with the trained model", [*denoising, models, skip]),
+    }
 
 
 # ==== The same in both scripts, 1 of 2: command line and imports ==================================
@@ -64,23 +82,52 @@ def within(kind, minimum, maximum):
     return convert
 
 
-def parser_of(*options):
-    """Return a parser of (name, type, default, help) tuples, and of what both scripts have."""
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    summary = __doc__.partition("\n")[0]
+def data_source(text):
+    """Return the text of --data, if there is something of that name."""
+    if text in ("mnist", "fashion_mnist") or os.path.exists(text):
+        return text
+    accepted = "mnist, fashion_mnist, or the path of an .npz file or of a folder of pictures"
+    raise argparse.ArgumentTypeError(f"'{text}' does not exist; accepted: {accepted}")
+
+
+def parse_command_line(commands, arguments):
+    """Return the options in the words behind the script's name, and in `command` what to do.
+
+    `commands` maps names to (text, options), each option (name, type, default, text): a bool is a
+    switch, a default of `...` makes it compulsory. What names no command is for the first, train.
+    """
+    command = arguments[0] if arguments and arguments[0] in commands else "train"
+    texts = [f"{name}: {text}" for name, (text, _) in commands.items()]
     parser = argparse.ArgumentParser(
-        description=summary, formatter_class=formatter, allow_abbrev=False
+        prog=f"{Path(__file__).name} {command}",
+        description=f"{__doc__.splitlines()[0]} Commands: {'; '.join(texts)}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.error = lambda message: parser.exit(2, f"error: {message} (see --help)\n")
-    for name, kind, default, text in (
-        ("--data", str, "mnist", "mnist, fashion_mnist, or the path of an .npz file"),
+    parser.error = lambda message: parser.exit(
+        2, f"error: {' '.join(message.split())}; see --help\n"
+    )
+    training = [
+        (
+            "--data",
+            data_source,
+            "mnist",
+            "mnist, fashion_mnist, an .npz file or a folder of pictures",
+        ),
         ("--limit", within(int, 10, 10**9), None, "train on the first so many images only"),
-        *options,
-        ("--seed", within(int, 0, 2**31 - 1), 0, "decides weights, data order and every draw"),
+        ("--image-size", within(int, 8, 256), None, "resize images to so many pixels a side"),
         ("--images-dir", Path, Path("images"), "folder for the pictures"),
-    ):
-        parser.add_argument(name, type=kind, default=default, help=text)
-    return parser
+        ("--resume", bool, False, "go on with the run in --model-dir from its last whole epoch"),
+    ]
+    for name, kind, default, text in commands[command][1] + training * (command == "train"):
+        settings = {"action": "store_true"} if kind is bool else {"type": kind, "default": default}
+        if default is ...:
+            settings = {"type": kind, "required": True}
+        if not name.startswith("-"):
+            settings = {"type": kind, "nargs": "+" if name.endswith("s") else None}
+        parser.add_argument(name, help=text, **settings)
+    parser.set_defaults(command=command)
+    return parser.parse_args(arguments[arguments[:1] == [command] :])
 
 
 # Lines that TensorFlow's libraries write at every start, whether all is well or not.
@@ -108,7 +155,7 @@ def without_start_up_chatter():
 
 
 if __name__ == "__main__":  # --help and mistakes answer before the slow imports
-    OPTIONS = command_line().parse_args()
+    OPTIONS = parse_command_line(commands(), sys.argv[1:])
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
@@ -119,6 +166,7 @@ with without_start_up_chatter():
     import tensorflow as tf
     from keras import layers
     from matplotlib.figure import Figure
+    from PIL import Image
 
     tf.config.list_logical_devices()  # starts the devices, which write lines of their own
 
@@ -240,17 +288,24 @@ def draw_pictures(options, model, images, history):
 # ==== The same in both scripts, 2 of 2: data, training, files, plots ==============================
 
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
-NPZ_LIMIT = 4 * 2**30  # bytes that the arrays of an .npz file may take
-NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+UNPACKED_LIMIT = 4 * 2**30  # bytes that an archive, or the pictures of a folder, may unpack to
+PICTURE_LIMIT = 2**26  # pixels of one picture
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF"}
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 ACCEPTED = (
     "accepted: images (n, height, width), or with 1 or 3 channels behind, n from 20 and sides from"
     " 8 to 256, of uint8 or of floats from 0 to 1"
 )
 STREAMS = ("order", "training", "validation", "test", "samples")  # what random numbers are for
+Image.MAX_IMAGE_PIXELS = None  # PICTURE_LIMIT is checked in its place, for an error and no warning
 
 
 class InputError(ValueError):
     """Something that the user can mend; its text names the value and what is accepted."""
+
+
+class Interrupted(BaseException):
+    """The signal SIGINT or SIGTERM, by its number; no `except Exception` on the way takes it."""
 
 
 class Images(NamedTuple):
@@ -262,27 +317,29 @@ class Images(NamedTuple):
     test_labels: np.ndarray
 
 
-def load_images(source, limit=None):
+def load_images(source, limit=None, image_size=None, skip_unreadable=False):
     """Read a data set and split it.
 
     The last twelfth of the training images, 5,000 at most, is for validation. Where the source has
-    no test images, the last tenth of its images is held out for the test before that.
+    no test images, a tenth of its images, drawn without the seed, is held out for the test first.
 
     Args:
-        source: "mnist", "fashion_mnist", or the path of an .npz file in Keras's layout.
+        source: "mnist", "fashion_mnist", or the path of an .npz file or of a folder of pictures.
         limit: how many training images to keep; of the others, a fifth of that at most.
+        image_size: pixels a side to resize to.
+        skip_unreadable: leave out pictures that cannot be read.
 
     Raises:
         InputError: the source is missing, damaged or of another layout.
     """
-    arrays = read_arrays(source)
-    images, labels = as_images(arrays, "x_train", source), arrays.get("y_train")
+    arrays = read_arrays(source, image_size, skip_unreadable)
+    images, labels = as_images(arrays, "x_train", source, image_size), arrays.get("y_train")
     if "x_test" in arrays:
-        test, labels = as_images(arrays, "x_test", source), arrays.get("y_test")
+        test, labels = as_images(arrays, "x_test", source, image_size), arrays.get("y_test")
     else:
-        held_out = len(images) // 10
-        images, test = np.split(images, [-held_out])
-        labels = None if labels is None else labels[-held_out:]
+        order = np.random.default_rng(0).permutation(len(images))  # files come class by class
+        images, test = np.split(images[order], [-(len(images) // 10)])
+        labels = None if labels is None else labels[order][-len(test) :]
     if test.shape[1:] != images.shape[1:]:
         raise InputError(f"{source}: x_train is {images.shape} and x_test {test.shape}; {ACCEPTED}")
     labels = np.zeros(len(test), np.uint8) if labels is None else np.ravel(labels)
@@ -293,48 +350,150 @@ def load_images(source, limit=None):
     return Images(train[:limit], validation[:fifth], test[:fifth], labels[:fifth])
 
 
-def read_arrays(source):
+def read_arrays(source, image_size=None, skip_unreadable=False):
     """Return those of the arrays x_train, y_train, x_test, y_test that a data set has."""
     bundled = Path(__file__).resolve().parent / "data" / "mnist.npz"
     path = bundled if source == "mnist" else Path(source)
-    if source in ("mnist", "fashion_mnist") and not path.is_file():
+    if source in ("mnist", "fashion_mnist") and not os.path.isfile(path):
         try:
             train, test = getattr(keras.datasets, source).load_data()
         except Exception as error:  # Keras raises a bare Exception where there is no network
             raise InputError(f"--data {source} cannot be downloaded: {one_line(error)}") from error
-        return dict(zip(NPZ_ARRAYS, (*train, *test), strict=True))
+        return dict(zip(ARRAYS, (*train, *test), strict=True))
+    if os.path.isdir(path):
+        return read_folder(path, image_size, skip_unreadable)
     try:
         if path == bundled and hashlib.sha256(path.read_bytes()).hexdigest() != MNIST_SHA256:
             raise ValueError(f"its SHA-256 is not {MNIST_SHA256}")
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > NPZ_LIMIT:
-            raise ValueError(f"it unpacks to {unpacked:,} bytes, and {NPZ_LIMIT:,} are accepted")
+        check_unpacked_size(path)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in NPZ_ARRAYS if name in archive.files}
+            return {name: archive[name] for name in ARRAYS if name in archive.files}
     except Exception as error:  # zipfile, zlib and NumPy have many ways to call a file damaged
         raise InputError(f"{path} is not a readable .npz file: {one_line(error)}") from error
 
 
-def as_images(arrays, name, source):
+def check_unpacked_size(path):
+    """Raise ValueError for a zip archive that says it unpacks to more than UNPACKED_LIMIT bytes."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > UNPACKED_LIMIT:
+        raise ValueError(f"it unpacks to {unpacked:,} bytes; accepted: up to {UNPACKED_LIMIT:,}")
+
+
+def as_images(arrays, name, source, image_size=None):
     """Return one of the arrays as uint8 images (n, height, width, channels)."""
     array = arrays.get(name)
     if not isinstance(array, np.ndarray):  # what is not in NumPy's format comes as bytes
         raise InputError(f"{source} has no array {name}; {ACCEPTED}")
     images = array[..., np.newaxis] if array.ndim == 3 else array
-    sides = images.shape[1:3]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or min(sides) < 8 or max(sides) > 256:
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
         raise InputError(f"{source}: {name} is of shape {array.shape}; {ACCEPTED}")
     if len(images) < (20 if name == "x_train" else 1):
         raise InputError(f"{source}: {name} has {len(images)} images; {ACCEPTED}")
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind != "f":
+    if images.dtype.kind == "f":
+        low, high = images.min(), images.max()
+        if not (low >= 0 and high <= 1):  # a NaN fails too
+            raise InputError(f"{source}: {name} has values from {low} to {high}; {ACCEPTED}")
+        images = np.rint(images * 255).astype(np.uint8)
+    if images.dtype != np.uint8:
         raise InputError(f"{source}: {name} is of type {array.dtype}; {ACCEPTED}")
-    low, high = images.min(), images.max()
-    if not (low >= 0 and high <= 1):  # a NaN fails too
-        raise InputError(f"{source}: {name} has values from {low} to {high}; {ACCEPTED}")
-    return np.rint(images * 255).astype(np.uint8)
+    if image_size:
+        shape = (image_size, image_size, images.shape[3])
+        images = np.stack([resized(image, *shape) for image in images])
+    if min(images.shape[1:3]) < 8 or max(images.shape[1:3]) > 256:
+        raise InputError(f"{source}: {name} is of shape {array.shape}; {ACCEPTED}; or --image-size")
+    return images
+
+
+def resized(image, height, width, channels):
+    """Return an image, uint8 (height, width, 1 or 3), with another size and number of channels."""
+    if image.shape == (height, width, channels):
+        return image
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    picture = picture.convert("L" if channels == 1 else "RGB").resize((width, height))
+    return np.asarray(picture).reshape(height, width, channels)
+
+
+def read_folder(folder, image_size=None, skip_unreadable=False):
+    """Return the pictures of a folder as x_train, and the subfolders they are in as y_train."""
+    names, images, total = [], [], 0
+    for name, image in read_pictures([folder], skip_unreadable):
+        sides = (image_size, image_size) if image_size else image.shape[:2]
+        images.append(resized(image, *sides, image.shape[2]))
+        names.append(str(name.parent))
+        if images[-1].shape[:2] != images[0].shape[:2]:
+            raise InputError(
+                f"{folder / name} is of {image.shape[1]}x{image.shape[0]} pixels, others are of"
+                f" {images[0].shape[1]}x{images[0].shape[0]}; accepted: one size, or --image-size"
+            )
+        if (total := total + images[-1].nbytes) > UNPACKED_LIMIT:
+            raise InputError(f"{folder} has pictures of more than {UNPACKED_LIMIT:,} bytes in all")
+    if not images:
+        raise InputError(f"{folder} has no pictures; accepted: {', '.join(PICTURE_FORMATS)}")
+    channels = max(image.shape[2] for image in images)
+    images = [np.broadcast_to(image, (*image.shape[:2], channels)) for image in images]
+    return {"x_train": np.stack(images), "y_train": np.array(names)}
+
+
+def read_pictures(paths, skip_unreadable=False):
+    """Yield (name, image) of picture files and of those below folders, named from there.
+
+    An image is uint8 (height, width, 1 or 3). What cannot be read raises InputError or is left out.
+    """
+    for path in map(Path, paths):
+        files = [path]
+        if os.path.isdir(path):
+            files = sorted(f for f in path.rglob("*") if f.suffix.lower() in PICTURE_FORMATS)
+        for file in files:
+            try:
+                yield file.relative_to(path if file != path else path.parent), read_picture(file)
+            except InputError as error:
+                if not skip_unreadable:
+                    raise InputError(f"{error}; --skip-unreadable leaves such files out") from error
+                print(f"left out: {error}", file=sys.stderr)
+
+
+def read_picture(path):
+    """Return a PNG, JPEG, BMP or GIF file as an image, uint8 (height, width, 1 or 3)."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),  # of odd metadata, which nothing here reads
+            Image.open(path, formats=sorted({*PICTURE_FORMATS.values()})) as picture,
+        ):
+            if picture.width * picture.height > PICTURE_LIMIT:
+                raise ValueError(f"it has more than {PICTURE_LIMIT:,} pixels")
+            if picture.mode.startswith("I"):  # 16 bits, of which convert() would keep the lower 8
+                return np.uint8(np.asarray(picture)[..., np.newaxis] // 256)
+            grey = picture.mode in ("1", "L", "LA")
+            return np.atleast_3d(np.asarray(picture.convert("L" if grey else "RGB")))
+    except Exception as error:  # Pillow has many ways to call a file damaged
+        raise InputError(f"{path} is not a readable picture: {one_line(error)}") from error
+
+
+def save_pictures(folder, images, force):
+    """Write images, {name: uint8 (height, width, 1 or 3)}, as PNG files, or none at all."""
+    taken = [folder / name for name in images if (folder / name).exists()]
+    if taken and not force:
+        raise InputError(f"{taken[0]} exists; --force overwrites it")
+    for name, image in images.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / name) as path:
+            Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path, "PNG")
+
+
+def open_model(path, rank):
+    """Return a model of inputs of a rank from a .keras file, in Keras's safe mode.
+
+    Safe mode refuses code that the file brings along (Lambda layers); nothing of it is run.
+    """
+    try:
+        check_unpacked_size(path)
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        if len(model.input_shape) != rank or None in model.input_shape[1:]:
+            raise ValueError(f"its input is {model.input_shape}; accepted: {rank} axes")
+        return model
+    except Exception as error:  # Keras, h5py and zipfile have many ways to call a file damaged
+        raise InputError(f"{path} is not a readable model: {one_line(error)}") from error
 
 
 def one_line(error):
@@ -346,18 +505,24 @@ def to_unit(images):
     return tf.cast(images, tf.float32) / 255
 
 
+def to_bytes(images):
+    """Return images in [0, 1] as uint8."""
+    return np.uint8(np.rint(np.asarray(images) * 255))
+
+
 def stream(seed, name, step=0):
     """Return the seed (2,) of a stateless draw, a function of the arguments alone."""
     return tf.random.fold_in((seed, STREAMS.index(name)), tf.cast(step, tf.int64))
 
 
-def training_batches(images, prepare, options):
+def training_batches(images, prepare, options, first_epoch=0):
     """Return the batches of all epochs: each epoch is a pass over uint8 images in a new order.
 
     `prepare(images, seed)` makes a batch from float32 images in [0, 1]. The order is a function of
     seed and epoch alone, and a batch's seed of the run's seed and the step.
     """
     stored = tf.constant(images)
+    first_step = first_epoch * math.ceil(len(images) / options.batch_size)
 
     def ordered(epoch):
         seed = stream(options.seed, "order", epoch)
@@ -367,8 +532,8 @@ def training_batches(images, prepare, options):
     def batch(step, indices):
         return prepare(to_unit(tf.gather(stored, indices)), stream(options.seed, "training", step))
 
-    batches = tf.data.Dataset.range(options.epochs).flat_map(ordered).enumerate()
-    return batches.map(batch).prefetch(4)
+    epochs = tf.data.Dataset.range(first_epoch, options.epochs)
+    return epochs.flat_map(ordered).enumerate(first_step).map(batch).prefetch(4)
 
 
 def frozen_batches(images, prepare, options, name, batch_size=500):
@@ -391,28 +556,135 @@ def train(model, images, prepare, options, **compile_settings):
         warmup_steps=warm_up,
     )
     model.compile(keras.optimizers.Adam(rate), **compile_settings)
-    started = time.perf_counter()
-    history = model.fit(
-        training_batches(images.train, prepare, options),
+    model.optimizer.build(model.trainable_variables)
+    keeper = Keeper(model, images.train, options)
+    first_epoch = keeper.restore() if options.resume else keeper.start()
+    model.fit(
+        training_batches(images.train, prepare, options, first_epoch),
+        initial_epoch=first_epoch,
         epochs=options.epochs,
         steps_per_epoch=steps,
         validation_data=frozen_batches(images.validation, prepare, options, "validation"),
         shuffle=False,  # the batches are in a drawn order already
+        callbacks=[keeper],
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    return history.history, time.perf_counter() - started
+    return keeper.history, keeper.seconds
 
 
-def prepare_run(options):
-    """Make the output folders, and make all that follows a function of the seed."""
+class Keeper(keras.callbacks.Callback):
+    """Saves the state of the run after every epoch, and stops a run whose loss is lost."""
+
+    def __init__(self, model, images, options):
+        super().__init__()
+        self.history = {}
+        self.seconds = 0.0
+        ignored = ("command", "resume", "images_dir", "model_dir", "importance_samples")
+        self.settings = {k: v for k, v in vars(options).items() if k not in ignored}
+        self.settings["data"] += f" (CRC-32 of the training images: {zlib.crc32(images):08x})"
+        self.record = tf.Variable("", dtype=tf.string)
+        weights = [*model.trainable_variables, *model.non_trainable_variables]
+        variables = [variable.value for variable in weights + model.optimizer.variables]
+        self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
+        folder = options.model_dir / "checkpoints"
+        self.manager = tf.train.CheckpointManager(self.checkpoint, folder, max_to_keep=2)
+
+    def read(self, path):
+        """Return the settings, the history and the seconds of training that a checkpoint holds."""
+        tf.train.Checkpoint(record=self.record).restore(path).expect_partial()
+        return json.loads(self.record.numpy())
+
+    def start(self):
+        """Return the first epoch of a new run, 0; refuse to take the place of an unfinished one."""
+        for path in reversed(self.manager.checkpoints):
+            with contextlib.suppress(Exception):  # one that cannot be read is no loss
+                settings, history, _ = self.read(path)
+                done, epochs = len(history["loss"]), settings["epochs"]
+                break
+        else:
+            return 0
+        if done < epochs:
+            raise InputError(
+                f"{self.manager.directory} holds a run that was stopped after epoch {done} of"
+                f" {epochs}; accepted: --resume, another --model-dir, or to delete that folder"
+            )
+        return 0
+
+    def restore(self):
+        """Return the epoch to go on with, after the newest checkpoint that is whole."""
+        for path in reversed(self.manager.checkpoints):
+            try:
+                settings, history, seconds = self.read(path)
+                if settings == self.settings:
+                    self.checkpoint.restore(path).assert_existing_objects_matched()
+            except Exception as error:  # TensorFlow has many ways to call a file damaged
+                print(
+                    f"{path} is damaged: {one_line(error)}; trying the one before", file=sys.stderr
+                )
+                continue
+            for name, now in self.settings.items():
+                if (then := settings.get(name)) != now:
+                    reason = f"--{name.replace('_', '-')} was {then} and is {now}"
+                    if name == "epochs":
+                        reason += (
+                            ", and the learning rate is planned over all epochs from the first"
+                        )
+                    raise InputError(f"--resume would make it another run: {reason}")
+            self.history, self.seconds = history, seconds
+            print(f"resuming after epoch {len(history['loss'])} of {settings['epochs']}")
+            return len(history["loss"])
+        raise InputError(f"--resume: no readable checkpoint in {self.manager.directory}")
+
+    def check(self, loss, epoch, step):
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}; try a lower"
+                " --learning-rate or a larger --batch-size"
+            )
+
+    def on_train_begin(self, logs=None):
+        self.since = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check(logs["loss"], self.epoch, batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.check(logs["val_loss"], epoch, self.params["steps"] - 1)
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+        now = time.perf_counter()
+        self.seconds += now - self.since
+        self.since = now
+        self.record.assign(json.dumps([self.settings, self.history, self.seconds]))
+        try:
+            self.manager.save(checkpoint_number=epoch + 1)
+        except tf.errors.OpError as error:
+            raise InputError(f"no checkpoint could be written: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def run_folders(options):
+    """Make the output folders, keep other runs out of --model-dir, and plant the seed."""
+    if options.resume and not (options.model_dir / "checkpoints" / "checkpoint").exists():
+        raise InputError(f"--resume: there is no checkpoint in {options.model_dir} to go on from")
     for folder in (options.images_dir, options.model_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    lock = sqlite3.connect(options.model_dir / ".lock", timeout=0)  # gone with the process, killed
+    try:  # or not, and on every system
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        raise InputError(f"another run is at work in {options.model_dir} ({error})") from error
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
+    with contextlib.closing(lock):
+        yield
 
 
 @contextlib.contextmanager
@@ -440,20 +712,17 @@ def save_records(options, results, history, parameters, train_count, seconds):
         rows = zip(*history.values(), strict=True)
         table.writerows([epoch, *row] for epoch, row in enumerate(rows, start=1))
     settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(options).items()}
-    metrics = (
-        results
-        | settings
-        | {
-            "parameters": parameters,
-            "train_seconds": round(seconds, 2),
-            "images_per_second": round(options.epochs * train_count / seconds, 1),
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        }
-    )
+    settings = {key: settings[key] for key in settings if key not in ("command", "resume")}
+    run = {
+        "parameters": parameters,
+        "train_seconds": round(seconds, 2),
+        "images_per_second": round(options.epochs * train_count / seconds, 1),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
     with replacing(options.model_dir / "metrics.json") as path:
-        path.write_text(json.dumps(metrics, indent=2) + "\n")
+        path.write_text(json.dumps(results | settings | run, indent=2) + "\n")
 
 
 def mosaic(tiles, gap=2):
@@ -499,43 +768,73 @@ def save_figure(figure, path):
         figure.savefig(scratch, dpi=150, bbox_inches="tight")
 
 
-def exit_status(main, options):
-    """Run `main`; return 0, or 2 after one line about what the user can mend."""
+def exit_status(command, options):
+    """Run a command; return 0, 2 after one line about what the user can mend, or 130 and 143."""
+
+    def stop(number, frame):
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the run at once
+        raise Interrupted(number)  # between two lines of Python, so a running step ends first
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
-        main(options)
-    except InputError as error:
+        command(options)
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as signalled:
+        words = [word for word in sys.argv if word != "--resume"] + ["--resume"]
+        advice = f"; to go on after the last whole epoch: python {shlex.join(words)}"
+        saved = (options.model_dir / "checkpoints" / "checkpoint").exists()
+        print(f"\nstopped{advice * (saved and options.command == 'train')}", file=sys.stderr)
+        return 128 + signalled.args[0]
     return 0
 
 
 # ==== End of 2 of 2 ===============================================================================
 
 
-def main(options):
+def train_command(options):
     """Train, evaluate, print the figures; then write the models, the records and the pictures."""
-    images = load_images(options.data, options.limit)
-    prepare_run(options)
-    shape = images.train.shape[1:]
-    encoder = build_encoder(shape)
-    decoder = build_decoder(shape, encoder.output.shape[1:])
-    logits = keras.Model(encoder.input, decoder(encoder.output), name="denoiser_logits")
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    prepare = with_noise(options.noise)
-    history, seconds = train(logits, images, prepare, options, loss=loss, metrics=[psnr])
-    probabilities = layers.Activation("sigmoid")(logits.output)
-    model = keras.Model(logits.input, probabilities, name="model")
-    results = evaluate(model, images.test, options)
-    print(f"\nmeans over {len(images.test):,} test images; trained in {seconds:.0f} s")
-    print("                 denoised     noisy")
-    for name, unit in (("psnr", "dB"), ("ssim", ""), ("mse", ""), ("bce", "nats")):
-        after, before = results[name], results[f"noisy_{name}"]
-        print(f"  {name.upper():4} {unit:<8} {after:10.4f} {before:9.4f}")
-    save_model(model, options.model_dir / "model.keras")
-    save_model(encoder, options.model_dir / "encoder.keras")
-    save_records(options, results, history, model.count_params(), len(images.train), seconds)
-    draw_pictures(options, model, images.test, history)
+    images = load_images(options.data, options.limit, options.image_size, options.skip_unreadable)
+    with run_folders(options):
+        shape = images.train.shape[1:]
+        encoder = build_encoder(shape)
+        decoder = build_decoder(shape, encoder.output.shape[1:])
+        logits = keras.Model(encoder.input, decoder(encoder.output), name="denoiser_logits")
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        prepare = with_noise(options.noise)
+        history, seconds = train(logits, images, prepare, options, loss=loss, metrics=[psnr])
+        probabilities = layers.Activation("sigmoid")(logits.output)
+        model = keras.Model(logits.input, probabilities, name="model")
+        results = evaluate(model, images.test, options)
+        print(f"\nmeans over {len(images.test):,} test images; trained in {seconds:.0f} s")
+        print("                 denoised     noisy")
+        for name, unit in (("psnr", "dB"), ("ssim", ""), ("mse", ""), ("bce", "nats")):
+            after, before = results[name], results[f"noisy_{name}"]
+            print(f"  {name.upper():4} {unit:<8} {after:10.4f} {before:9.4f}")
+        save_model(model, options.model_dir / "model.keras")
+        save_model(encoder, options.model_dir / "encoder.keras")
+        save_records(options, results, history, model.count_params(), len(images.train), seconds)
+        draw_pictures(options, model, images.test, history)
+
+
+def denoise_command(options):
+    """Denoise pictures at the model's size, and write them as PNG files of their own size."""
+    model = open_model(options.model_dir / "model.keras", rank=4)
+    shape = model.input_shape[1:]
+    images = {}
+    for name, image in read_pictures(options.paths, options.skip_unreadable):
+        if (target := name.with_suffix(".png")) in images:
+            raise InputError(f"{target} would be written twice; accepted: names that differ")
+        clean = to_bytes(model(to_unit(resized(image, *shape))[tf.newaxis]))[0]
+        images[target] = resized(clean, *image.shape[:2], shape[2])
+    if not images:
+        raise InputError(f"no pictures in {shlex.join(map(str, options.paths))}")
+    save_pictures(options.output, images, options.force)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main, OPTIONS))
+    COMMANDS = {"train": train_command, "denoise": denoise_command}
+    sys.exit(exit_status(COMMANDS[OPTIONS.command], OPTIONS))

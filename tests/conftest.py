@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DENOISER = "StackedDenoisingAutoEncoder.py"
 VAE = "VariationalAutoEncoder_tf2.py"
+MODELS = {DENOISER: "models/denoiser", VAE: "models/vae"}
 
 
 def run(script, *arguments, cwd, **environment):

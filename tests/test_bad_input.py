@@ -110,7 +110,7 @@ def test_bad_files(vae, tmp_path):
 
 
 def test_an_npz_that_unpacks_to_too_much(vae, tmp_path, monkeypatch):
-    monkeypatch.setattr(vae, "NPZ_LIMIT", 40 * 28 * 28)  # the array, without its header
+    monkeypatch.setattr(vae, "UNPACKED_LIMIT", 40 * 28 * 28)  # the array, without its header
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, x_train=GREY)
     with pytest.raises(vae.InputError, match=r"unpacks to 31,488 bytes"):

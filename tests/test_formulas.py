@@ -84,12 +84,12 @@ def test_noise_is_gaussian_and_clipped(denoiser, noise):
 
 
 @pytest.fixture(scope="module")
-def trained(vae):
+def trained(vae, tmp_path_factory):
     """A VAE after a few seconds of training: it uses the plane, and its posteriors are wide."""
     images = vae.load_images("mnist", 3000)
-    options = SimpleNamespace(
-        seed=3, batch_size=64, learning_rate=4e-3, epochs=8, importance_samples=50
-    )
+    words = ["--seed", "3", "--epochs", "8", "--limit", "3000"]
+    options = vae.parse_command_line(vae.commands(), words)
+    options.model_dir = tmp_path_factory.mktemp("trained")
     keras.utils.set_random_seed(options.seed)
     model = vae.VariationalAutoEncoder(
         vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)

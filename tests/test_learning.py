@@ -17,10 +17,10 @@ def test_the_denoiser_denoises(tmp_path):
 
 
 def test_the_vae_models_digits(vae, tmp_path):
-    process = run(VAE, "--limit", 10000, "--epochs", 3, cwd=tmp_path)
+    process = run(VAE, "--limit", 10000, "--epochs", 5, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     values = json.loads((tmp_path / "models/vae/metrics.json").read_text())
-    options = vae.command_line().parse_args([])
+    options = vae.parse_command_line(vae.commands(), [])
     untrained = vae.VariationalAutoEncoder(
         vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
     )

@@ -7,14 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 
 import numpy as np
 import pytest
-from conftest import DENOISER, ROOT, VAE, metrics, run
+from conftest import DENOISER, MODELS, ROOT, VAE, metrics, run
 from PIL import Image
 
 BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
-MODELS = {DENOISER: "models/denoiser", VAE: "models/vae"}
 PICTURES = {
     DENOISER: {"noisy_digits.png", "denoised_digits.png", "denoiser_loss.png"},
     VAE: {
@@ -34,9 +34,11 @@ def test_the_parts_that_both_scripts_need_are_the_same():
 
 @BOTH
 def test_requirements_are_those_in_the_script(script):
-    header = re.search(r"dependencies = (\[.*?\])", (ROOT / script).read_text()).group(1)
+    metadata = re.match(r"# /// script\n(.*?)# ///\n", (ROOT / script).read_text(), re.DOTALL)
+    header = tomllib.loads(re.sub(r"^# ?", "", metadata.group(1), flags=re.MULTILINE))
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    assert json.loads(header) == [line.partition("#")[0].strip() for line in lines]
+    assert header["dependencies"] == [line.partition("#")[0].strip() for line in lines]
+    assert header["requires-python"] == ">=3.11,<3.14"
 
 
 def test_screen(finished_run):
@@ -53,7 +55,7 @@ def test_screen(finished_run):
 def test_only_finished_files_are_left(finished_run):
     script, folder, _ = finished_run
     models = {DENOISER: ["encoder.keras", "model.keras"], VAE: ["decoder.keras", "encoder.keras"]}
-    expected = [*models[script], "history.csv", "metrics.json"]
+    expected = [*models[script], "history.csv", "metrics.json", "checkpoints", ".lock"]
     assert sorted(p.name for p in (folder / MODELS[script]).iterdir()) == sorted(expected)
     assert {path.name for path in (folder / "images").iterdir()} == PICTURES[script]
 
