@@ -108,12 +108,7 @@ def parse_command_line(commands, arguments):
         2, f"error: {' '.join(message.split())}; see --help\n"
     )
     training = [
-        (
-            "--data",
-            data_source,
-            "mnist",
-            "mnist, fashion_mnist, an .npz file or a folder of pictures",
-        ),
+        ("--data", data_source, "mnist", "mnist, fashion_mnist, an .npz file or a picture folder"),
         ("--limit", within(int, 10, 10**9), None, "train on the first so many images only"),
         ("--image-size", within(int, 8, 256), None, "resize images to so many pixels a side"),
         ("--images-dir", Path, Path("images"), "folder for the pictures"),
@@ -156,6 +151,7 @@ def without_start_up_chatter():
 
 if __name__ == "__main__":  # --help and mistakes answer before the slow imports
     OPTIONS = parse_command_line(commands(), sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports needs no traceback
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
@@ -333,18 +329,19 @@ def load_images(source, limit=None, image_size=None, skip_unreadable=False):
         InputError: the source is missing, damaged or of another layout.
     """
     arrays = read_arrays(source, image_size, skip_unreadable)
-    images, labels = as_images(arrays, "x_train", source, image_size), arrays.get("y_train")
+    images = test = as_images(arrays, "x_train", source, image_size)
+    labels = arrays.get("y_train")
     if "x_test" in arrays:
         test, labels = as_images(arrays, "x_test", source, image_size), arrays.get("y_test")
-    else:
-        order = np.random.default_rng(0).permutation(len(images))  # files come class by class
-        images, test = np.split(images[order], [-(len(images) // 10)])
-        labels = None if labels is None else labels[order][-len(test) :]
     if test.shape[1:] != images.shape[1:]:
         raise InputError(f"{source}: x_train is {images.shape} and x_test {test.shape}; {ACCEPTED}")
     labels = np.zeros(len(test), np.uint8) if labels is None else np.ravel(labels)
     if len(labels) != len(test):
-        raise InputError(f"{source}: {len(labels)} labels for {len(test)} test images")
+        raise InputError(f"{source} has {len(labels)} labels for {len(test)} images")
+    if "x_test" not in arrays:
+        order = np.random.default_rng(0).permutation(len(images))  # files come class by class
+        held_out, order = np.split(order, [len(images) // 10])
+        test, labels, images = images[held_out], labels[held_out], images[order]
     train, validation = np.split(images, [-max(1, min(5000, len(images) // 12))])
     fifth = None if limit is None else limit // 5
     return Images(train[:limit], validation[:fifth], test[:fifth], labels[:fifth])
@@ -618,18 +615,14 @@ class Keeper(keras.callbacks.Callback):
                 if settings == self.settings:
                     self.checkpoint.restore(path).assert_existing_objects_matched()
             except Exception as error:  # TensorFlow has many ways to call a file damaged
-                print(
-                    f"{path} is damaged: {one_line(error)}; trying the one before", file=sys.stderr
-                )
+                damage = f"{path} is damaged: {one_line(error)}"
+                print(f"{damage}; trying the one before", file=sys.stderr)
                 continue
             for name, now in self.settings.items():
                 if (then := settings.get(name)) != now:
-                    reason = f"--{name.replace('_', '-')} was {then} and is {now}"
-                    if name == "epochs":
-                        reason += (
-                            ", and the learning rate is planned over all epochs from the first"
-                        )
-                    raise InputError(f"--resume would make it another run: {reason}")
+                    why = "; the learning rate is planned over all epochs" * (name == "epochs")
+                    change = f"--{name.replace('_', '-')} was {then} and is {now}{why}"
+                    raise InputError(f"--resume would make it another run: {change}")
             self.history, self.seconds = history, seconds
             print(f"resuming after epoch {len(history['loss'])} of {settings['epochs']}")
             return len(history["loss"])
@@ -676,8 +669,9 @@ def run_folders(options):
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
-    lock = sqlite3.connect(options.model_dir / ".lock", timeout=0)  # gone with the process, killed
-    try:  # or not, and on every system
+    # SQLite's lock on its file is there on every system, and ends with the process, killed or not.
+    lock = sqlite3.connect(options.model_dir / ".lock", timeout=0)
+    try:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         raise InputError(f"another run is at work in {options.model_dir} ({error})") from error

@@ -90,6 +90,7 @@ def bad_files(folder):
     yield "out_of_range", npz(scratch, x_train=GREY + np.float32(255)), "255"
     yield "other_test", npz(scratch, x_train=GREY, x_test=GREY[:, 1:]), "(40, 27, 28, 1)"
     yield "empty_test", npz(scratch, x_train=GREY, x_test=GREY[:0]), "x_test"
+    yield "few_labels", npz(scratch, x_train=GREY, y_train=np.zeros(3)), "3 labels"
     yield "labels", npz(scratch, x_train=GREY, x_test=GREY, y_test=np.zeros(3)), "3 labels"
     bytes_inside = io.BytesIO()
     with zipfile.ZipFile(bytes_inside, "w") as archive:

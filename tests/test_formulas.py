@@ -123,6 +123,23 @@ def test_importance_weighted_bound(vae, trained):
     assert found["log_likelihood_samples"] == 50
 
 
+@pytest.mark.parametrize("beta", [0.0, 4.0])
+def test_keras_evaluate_gives_means_over_images(beta, vae, trained):
+    """Of loss, reconstruction and KL, also where the last batch is smaller than the others."""
+    model, images, options = trained
+    other = vae.VariationalAutoEncoder(model.encoder, model.decoder, beta)
+    other.compile()
+    batches = vae.frozen_batches(images, vae.with_epsilon(2), options, "test", batch_size=25)
+    found = other.evaluate(batches, verbose=0, return_dict=True)
+    by_image = [
+        np.concatenate(c) for c in zip(*(other.losses(b, False) for b in batches), strict=True)
+    ]
+    assert [len(column) for column in by_image] == [60, 60, 60]
+    for name, column in zip(("loss", "reconstruction", "kl"), by_image, strict=True):
+        assert found[name] == pytest.approx(column.mean(), rel=1e-5)
+    assert found["loss"] == pytest.approx(found["reconstruction"] + beta * found["kl"], rel=1e-5)
+
+
 def test_log_likelihood_against_the_integral_over_the_plane(vae, trained):
     """log p(x) = log of the integral of p(x|z) p(z), as a sum over a fine grid of the plane."""
     model, images, _ = trained

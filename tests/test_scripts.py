@@ -144,6 +144,18 @@ def test_another_seed_another_run_and_nothing_deleted(finished_run, tmp_path):
     assert one[key] != other[key]
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 255, 1), (100, 30, 3), (256, 256, 3)])
+def test_models_of_every_size_end_where_they_began(shape, denoiser, vae):
+    images = np.zeros((2, *shape), np.float32)
+    encoder = denoiser.build_encoder(shape)
+    assert (
+        denoiser.build_decoder(shape, encoder.output.shape[1:])(encoder(images)).shape[1:] == shape
+    )
+    z_mean, z_log_sigma = vae.build_encoder(shape, 3)(images)
+    assert z_mean.shape == z_log_sigma.shape == (2, 3)
+    assert vae.build_decoder(shape, 3)(z_mean).shape[1:] == shape
+
+
 def test_more_than_two_latent_dimensions(tmp_path):
     process = run(VAE, "--limit", 100, "--epochs", 1, "--latent-dim", 5, cwd=tmp_path)
     assert process.returncode == 0, process.stderr

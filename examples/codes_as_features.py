@@ -1,0 +1,206 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = [
+#     "tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "matplotlib>=3.10,<4",
+#     "scikit-learn>=1.6,<2", "scipy>=1.14,<2",
+# ]
+# ///
+"""What the codes are good for: classifying digits with many labels, with few, and with none.
+
+    python examples/codes_as_features.py
+
+Opens the encoders that the two scripts saved, which never saw a label, and compares their codes of
+the digits with raw pixels and with as many principal components. The denoiser's code (7, 7, 64) is
+pooled, as means over 3x3 of its places, to (3, 3, 64); the VAE's code is z_mean. Prints a table,
+writes it as JSON, and draws the clusters of the latent plane. Classifiers are fitted to training
+images and scored on the test images; clusters are sought among the test images.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import keras
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import adjusted_rand_score, confusion_matrix, normalized_mutual_info_score
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KNeighborsClassifier
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = 10
+LABELLED = 10  # images of each class, where labels are few
+DRAWS = 10  # of the labelled images
+
+
+def codes_of(images, models):
+    """Return {name: codes (n, dimensions)} of images (n, 28, 28) in [0, 1]."""
+    denoiser = keras.models.load_model(models / "denoiser" / "encoder.keras")
+    pooled = keras.layers.AveragePooling2D(3, strides=2)(denoiser.output)
+    pooling = keras.Model(denoiser.input, keras.layers.Flatten()(pooled))
+    vae = keras.models.load_model(models / "vae" / "encoder.keras")
+    images = images[..., np.newaxis]
+    return {
+        "denoiser's code": pooling.predict(images, batch_size=500, verbose=0),
+        "VAE's z_mean": vae.predict(images, batch_size=500, verbose=0)[0],
+    }
+
+
+def representations(x_train, x_test, models):
+    """Yield (name, training codes, test codes): pixels, then each code beside as large a PCA."""
+    pixels = [images.reshape(len(images), -1) for images in (x_train, x_test)]
+    yield "raw pixels", *pixels
+    train, test = codes_of(x_train, models), codes_of(x_test, models)
+    for name in train:
+        yield name, train[name], test[name]
+        pca = PCA(train[name].shape[1], random_state=0).fit(pixels[0])
+        yield "PCA", *(pca.transform(each) for each in pixels)
+
+
+def classifiers():
+    """Return the classifiers by name; the defaults are scikit-learn's."""
+    return {
+        "nearest neighbours": KNeighborsClassifier(n_neighbors=5),
+        "logistic regression": LogisticRegression(max_iter=300, tol=1e-3),
+    }
+
+
+def accuracy_with_all(train, y_train, test, y_test):
+    """Return {classifier: accuracy} with all training labels."""
+    return {
+        name: each.fit(train, y_train).score(test, y_test) for name, each in classifiers().items()
+    }
+
+
+def accuracy_with_few(train, y_train, test, y_test):
+    """Return {classifier: (mean, standard deviation)} of the accuracy, over draws of few labels."""
+    scores = {name: [] for name in classifiers()}
+    for draw in range(DRAWS):
+        random = np.random.default_rng(draw)
+        labelled = np.concatenate(
+            [
+                random.choice(np.flatnonzero(y_train == y), LABELLED, replace=False)
+                for y in range(CLASSES)
+            ]
+        )
+        for name, each in classifiers().items():
+            scores[name].append(each.fit(train[labelled], y_train[labelled]).score(test, y_test))
+    return {name: (np.mean(each), np.std(each, ddof=1)) for name, each in scores.items()}
+
+
+def clusterings(dimensions):
+    """Return the clusterings by name. Above 10 dimensions the mixture has diagonal covariances."""
+    kind = "full" if dimensions <= 10 else "diag"
+    return {
+        "k-means": KMeans(CLASSES, n_init=5, random_state=0),
+        "Gaussian mixture": GaussianMixture(
+            CLASSES, covariance_type=kind, reg_covar=1e-3, max_iter=500, random_state=0
+        ),
+    }
+
+
+def cluster_scores(codes, labels):
+    """Return {clustering: {score: value}} for clusters found in the codes, without the labels."""
+    scores = {}
+    for name, each in clusterings(codes.shape[1]).items():
+        found = each.fit_predict(codes)
+        table = confusion_matrix(labels, found)
+        scores[name] = {
+            "ARI": adjusted_rand_score(labels, found),
+            "NMI": normalized_mutual_info_score(labels, found),
+            "accuracy": table[linear_sum_assignment(-table)].sum() / len(labels),
+        }
+    return scores
+
+
+def draw_clusters(path, codes, models):
+    """Draw the plane cut into the clusters of a Gaussian mixture, and a digit at each mean."""
+    decoder = keras.models.load_model(models / "vae" / "decoder.keras")
+    mixture = clusterings(2)["Gaussian mixture"].fit(codes)
+    low, high = np.quantile(codes, 0.001, axis=0) - 0.3, np.quantile(codes, 0.999, axis=0) + 0.3
+    sides = [np.linspace(*ends, 800) for ends in zip(low, high, strict=True)]
+    points = np.stack(np.meshgrid(*sides), axis=-1)
+    regions = mixture.predict(points.reshape(-1, 2).astype(codes.dtype)).reshape(points.shape[:2])
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    title = "The latent plane in ten clusters, found without labels, and what each mean decodes to"
+    axes = figure.add_subplot(title=title, xlabel="z[0]", ylabel="z[1]")
+    extent = (low[0], high[0], low[1], high[1])
+    colours = matplotlib.colormaps["tab10"]
+    axes.imshow(
+        regions, cmap=colours, vmin=-0.5, vmax=9.5, alpha=0.45, extent=extent, origin="lower"
+    )
+    axes.scatter(
+        *codes[:5000].T, s=2, c=mixture.predict(codes[:5000]), cmap=colours, vmin=-0.5, vmax=9.5
+    )
+    for z, digit in zip(mixture.means_, decoder.predict(mixture.means_, verbose=0), strict=True):
+        half = 0.05 * (high - low).min()
+        inset = axes.inset_axes((*(z - half), 2 * half, 2 * half), transform=axes.transData)
+        inset.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
+        inset.set(xticks=[], yticks=[])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main(options):
+    started = time.perf_counter()
+    with np.load(options.data) as arrays:
+        x_train, x_test = (arrays[name].astype(np.float32) / 255 for name in ("x_train", "x_test"))
+        y_train, y_test = arrays["y_train"], arrays["y_test"]
+    x_train, y_train = x_train[: options.limit], y_train[: options.limit]
+    rows = []
+    for name, train, test in representations(x_train, x_test, options.models):
+        if name == "VAE's z_mean":
+            draw_clusters(options.picture, test, options.models)
+        scale = train.std()  # one for all dimensions, so that none gains on the others
+        train, test = train / scale, test / scale
+        row = {"codes": name, "dimensions": train.shape[1]}
+        row["all labels"] = accuracy_with_all(train, y_train, test, y_test)
+        row[f"{LABELLED * CLASSES} labels"] = accuracy_with_few(train, y_train, test, y_test)
+        row["no labels"] = cluster_scores(test, y_test)
+        rows.append(row)
+        print(f"{name}: done after {time.perf_counter() - started:.0f} s")
+    print_table(rows)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(rows, indent=2) + "\n")
+    print(f"wrote {options.output}\nwrote {options.picture}")
+
+
+def print_table(rows):
+    """Print the table in Markdown, accuracies in percent."""
+    print(
+        "\n| codes | dimensions | neighbours, all labels | regression, all labels"
+        f" | neighbours, {LABELLED * CLASSES} labels | regression, {LABELLED * CLASSES} labels"
+        " | k-means: ARI, NMI, accuracy | mixture: ARI, NMI, accuracy |"
+    )
+    print("| --- " * 8 + "|")
+    for row in rows:
+        whole, few, none = (row[key] for key in list(row)[2:])
+        cells = [row["codes"], str(row["dimensions"])]
+        cells += [f"{100 * value:.1f}" for value in whole.values()]
+        cells += [f"{100 * mean:.1f} ± {100 * spread:.1f}" for mean, spread in few.values()]
+        cells += [
+            f"{each['ARI']:.2f}, {each['NMI']:.2f}, {100 * each['accuracy']:.1f}"
+            for each in none.values()
+        ]
+        print(f"| {' | '.join(cells)} |")
+    print()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    option = parser.add_argument
+    option("--models", type=Path, default=ROOT / "models", help="folder with denoiser/ and vae/")
+    option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
+    option("--limit", type=int, default=55000, help="training images to use; the rest validated")
+    option("--output", type=Path, default=ROOT / "models" / "codes_as_features.json")
+    option("--picture", type=Path, default=ROOT / "images" / "vae_clusters.png")
+    main(parser.parse_args())

@@ -1,0 +1,92 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "pillow>=11"]
+# ///
+"""A page to explore the latent plane: move over it, and see the decoded digit follow.
+
+    python examples/latent_explorer.py
+
+Opens the VAE that VariationalAutoEncoder_tf2.py saved, and writes images/vae_explorer.html: one
+file that opens from disk in any browser, without a server and without the network. It holds digits
+decoded on a grid of the plane, between which it blends, and test digits with their places. The page
+is made from latent_explorer.html beside this script.
+"""
+
+import argparse
+import base64
+import io
+import json
+import math
+import os
+import statistics
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import keras
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+QUANTILES = 64  # of the prior, along each axis: knots of the grid
+OUTER = [2.7, 3.1, 3.6, 4.2]  # knots beyond the quantiles, where a few codes still are
+POINTS = 1500  # test digits
+COLUMNS = 50  # of test digits in their picture
+MASS = 0.95  # of the prior, in the circle
+
+
+def knots():
+    """Return the coordinates at which the plane is decoded, along each axis, in rising order."""
+    prior = statistics.NormalDist()
+    inner = [prior.inv_cdf((step + 0.5) / QUANTILES) for step in range(QUANTILES)]
+    return [-knot for knot in reversed(OUTER)] + inner + OUTER
+
+
+def data_url(tiles):
+    """Return tiles (rows, columns, height, width) in [0, 1] as one grey PNG in a data: URL."""
+    rows, columns, height, width = tiles.shape
+    mosaic = tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    file = io.BytesIO()
+    # Steps of 4 of the 256 greys: not to be seen, and half the size.
+    Image.fromarray(np.uint8(np.clip(np.rint(mosaic * 63.75) * 4, 0, 255))).save(
+        file, "PNG", optimize=True
+    )
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def main(options):
+    with np.load(options.data) as arrays:
+        images = arrays["x_test"][:POINTS].astype(np.float32) / 255
+        labels = arrays["y_test"][:POINTS].tolist()
+    encoder = keras.models.load_model(options.models / "encoder.keras")
+    decoder = keras.models.load_model(options.models / "decoder.keras")
+    codes, _ = encoder.predict(images[..., np.newaxis], batch_size=500, verbose=0)
+    side = images.shape[1]
+    grid = np.stack(np.meshgrid(knots(), knots()), axis=-1)  # [row, column] is (z[0], z[1])
+    tiles = decoder.predict(grid.reshape(-1, 2), batch_size=500, verbose=0)
+    rows = images.reshape(-1, COLUMNS, side, side)
+    data = {
+        "side": side,
+        "knots": knots(),
+        "points": [
+            [round(float(z[0]), 3), round(float(z[1]), 3), label]
+            for z, label in zip(codes, labels, strict=True)
+        ],
+        "columns": COLUMNS,
+        "radius": math.sqrt(-2 * math.log(1 - MASS)),  # |z|^2 is exponential in two dimensions
+        "tiles": data_url(tiles.reshape(*grid.shape[:2], side, side)),
+        "digits": data_url(rows),
+    }
+    template = (Path(__file__).parent / "latent_explorer.html").read_text(encoding="utf-8")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(template.replace('"@DATA@"', json.dumps(data)), encoding="utf-8")
+    print(f"wrote {options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    option = parser.add_argument
+    option("--models", type=Path, default=ROOT / "models" / "vae", help="folder of the two models")
+    option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
+    option("--output", type=Path, default=ROOT / "images" / "vae_explorer.html", help="the page")
+    main(parser.parse_args())
