@@ -6,10 +6,10 @@
 # ///
 """Denoising autoencoder: noisy images in, clean ones out, through a convolutional code.
 
-    python StackedDenoisingAutoEncoder.py                         # train on MNIST, evaluate, draw
-    python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5  # a quick try
-    python StackedDenoisingAutoEncoder.py --noise 0.8 --model-dir models/noisier
-    python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir models/fashion
+    python StackedDenoisingAutoEncoder.py     # train on MNIST, evaluate, draw
+    python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try --images-dir try
+    python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir out --images-dir out
+    python StackedDenoisingAutoEncoder.py --noise 0.8 --model-dir out8 --images-dir out8
 
 Three convolutions take the noisy image to a code of a quarter of its height and width; the decoder
 makes the clean image from nothing but the code:
@@ -162,7 +162,7 @@ with without_start_up_chatter():
     import tensorflow as tf
     from keras import layers
     from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     tf.config.list_logical_devices()  # starts the devices, which write lines of their own
 
@@ -247,12 +247,12 @@ def evaluate(model, images, options):
         options: noise, and the seed that decides its draw.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def figures(noisy, clean):
         before, after = figures_of_merit(clean, noisy), figures_of_merit(clean, model(noisy))
         return after | {f"noisy_{name}": values for name, values in before.items()}
 
-    batches = frozen_batches(images, with_noise(options.noise), options, "test")
+    batches = frozen_batches(images, with_noise(options.noise), options.seed, "test")
     by_batch = [figures(*batch) for batch in batches]
     return {
         name: float(np.concatenate([batch[name] for batch in by_batch]).mean(dtype=float))
@@ -266,7 +266,7 @@ def evaluate(model, images, options):
 def draw_pictures(options, model, images, history):
     """Draw the three pictures, from the first test images and the history of the training."""
     folder = options.images_dir
-    batches = frozen_batches(images[:500], with_noise(options.noise), options, "test")
+    batches = frozen_batches(images[:500], with_noise(options.noise), options.seed, "test")
     noisy, clean = (part[:16] for part in next(batches.as_numpy_iterator()))
     title = f"Test images, and the same with Gaussian noise of {options.noise:g}"
     draw_rows(folder / "noisy_digits.png", title, ["clean", "noisy"], [clean, noisy])
@@ -329,15 +329,16 @@ def load_images(source, limit=None, image_size=None, skip_unreadable=False):
         InputError: the source is missing, damaged or of another layout.
     """
     arrays = read_arrays(source, image_size, skip_unreadable)
-    images = test = as_images(arrays, "x_train", source, image_size)
-    labels = arrays.get("y_train")
+    images, labels = images_and_labels(arrays, "train", source, image_size)
+    if len(images) < 20 or min(images.shape[1:3]) < 8 or max(images.shape[1:3]) > 256:
+        raise InputError(f"{source}: x_train is of shape {images.shape}; {ACCEPTED}")
     if "x_test" in arrays:
-        test, labels = as_images(arrays, "x_test", source, image_size), arrays.get("y_test")
-    if test.shape[1:] != images.shape[1:]:
-        raise InputError(f"{source}: x_train is {images.shape} and x_test {test.shape}; {ACCEPTED}")
-    labels = np.zeros(len(test), np.uint8) if labels is None else np.ravel(labels)
-    if len(labels) != len(test):
-        raise InputError(f"{source} has {len(labels)} labels for {len(test)} images")
+        test, labels = images_and_labels(arrays, "test", source, image_size)
+        if test.shape[1:] != images.shape[1:]:
+            shapes = f"x_train is of shape {images.shape} and x_test of {test.shape}"
+            raise InputError(f"{source}: {shapes}; {ACCEPTED}")
+    if labels is None:
+        labels = np.zeros(len(images if "x_test" not in arrays else test), np.uint8)
     if "x_test" not in arrays:
         order = np.random.default_rng(0).permutation(len(images))  # files come class by class
         held_out, order = np.split(order, [len(images) // 10])
@@ -377,16 +378,17 @@ def check_unpacked_size(path):
         raise ValueError(f"it unpacks to {unpacked:,} bytes; accepted: up to {UNPACKED_LIMIT:,}")
 
 
-def as_images(arrays, name, source, image_size=None):
-    """Return one of the arrays as uint8 images (n, height, width, channels)."""
-    array = arrays.get(name)
+def images_and_labels(arrays, part, source, image_size=None):
+    """Return the images of a part, "train" or "test", and their labels (n,) or None.
+
+    Images are uint8 (n, height, width, channels).
+    """
+    name, array, labels = f"x_{part}", arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
     if not isinstance(array, np.ndarray):  # what is not in NumPy's format comes as bytes
         raise InputError(f"{source} has no array {name}; {ACCEPTED}")
-    images = array[..., np.newaxis] if array.ndim == 3 else array
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
+    images = np.ascontiguousarray(array[..., np.newaxis] if array.ndim == 3 else array)
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise InputError(f"{source}: {name} is of shape {array.shape}; {ACCEPTED}")
-    if len(images) < (20 if name == "x_train" else 1):
-        raise InputError(f"{source}: {name} has {len(images)} images; {ACCEPTED}")
     if images.dtype.kind == "f":
         low, high = images.min(), images.max()
         if not (low >= 0 and high <= 1):  # a NaN fails too
@@ -394,12 +396,13 @@ def as_images(arrays, name, source, image_size=None):
         images = np.rint(images * 255).astype(np.uint8)
     if images.dtype != np.uint8:
         raise InputError(f"{source}: {name} is of type {array.dtype}; {ACCEPTED}")
+    labels = None if labels is None else np.ravel(labels)
+    if labels is not None and len(labels) != len(images):
+        raise InputError(f"{source} has {len(labels)} labels for {len(images)} images of {name}")
     if image_size:
         shape = (image_size, image_size, images.shape[3])
         images = np.stack([resized(image, *shape) for image in images])
-    if min(images.shape[1:3]) < 8 or max(images.shape[1:3]) > 256:
-        raise InputError(f"{source}: {name} is of shape {array.shape}; {ACCEPTED}; or --image-size")
-    return images
+    return images, labels
 
 
 def resized(image, height, width, channels):
@@ -440,7 +443,9 @@ def read_pictures(paths, skip_unreadable=False):
     for path in map(Path, paths):
         files = [path]
         if os.path.isdir(path):
-            files = sorted(f for f in path.rglob("*") if f.suffix.lower() in PICTURE_FORMATS)
+            folders = os.walk(path, onerror=raise_error)
+            files = sorted(Path(folder, name) for folder, _, names in folders for name in names)
+            files = [file for file in files if file.suffix.lower() in PICTURE_FORMATS]
         for file in files:
             try:
                 yield file.relative_to(path if file != path else path.parent), read_picture(file)
@@ -448,6 +453,10 @@ def read_pictures(paths, skip_unreadable=False):
                 if not skip_unreadable:
                     raise InputError(f"{error}; --skip-unreadable leaves such files out") from error
                 print(f"left out: {error}", file=sys.stderr)
+
+
+def raise_error(error):
+    raise error
 
 
 def read_picture(path):
@@ -461,8 +470,9 @@ def read_picture(path):
                 raise ValueError(f"it has more than {PICTURE_LIMIT:,} pixels")
             if picture.mode.startswith("I"):  # 16 bits, of which convert() would keep the lower 8
                 return np.uint8(np.asarray(picture)[..., np.newaxis] // 256)
+            upright = ImageOps.exif_transpose(picture)  # as the camera was held
             grey = picture.mode in ("1", "L", "LA")
-            return np.atleast_3d(np.asarray(picture.convert("L" if grey else "RGB")))
+            return np.atleast_3d(np.asarray(upright.convert("L" if grey else "RGB")))
     except Exception as error:  # Pillow has many ways to call a file damaged
         raise InputError(f"{path} is not a readable picture: {one_line(error)}") from error
 
@@ -478,16 +488,17 @@ def save_pictures(folder, images, force):
             Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path, "PNG")
 
 
-def open_model(path, rank):
-    """Return a model of inputs of a rank from a .keras file, in Keras's safe mode.
+def open_model(path, ranks):
+    """Return a model from a .keras file, whose inputs and outputs have so many axes.
 
-    Safe mode refuses code that the file brings along (Lambda layers); nothing of it is run.
+    Keras's safe mode refuses code that the file brings along (Lambda layers); nothing of it is run.
     """
     try:
         check_unpacked_size(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-        if len(model.input_shape) != rank or None in model.input_shape[1:]:
-            raise ValueError(f"its input is {model.input_shape}; accepted: {rank} axes")
+        shapes = [tensor.shape for tensor in model.inputs + model.outputs]
+        if [len(shape) for shape in shapes] != ranks or None in shapes[0][1:]:
+            raise ValueError(f"it is another model, with inputs and outputs of {shapes}")
         return model
     except Exception as error:  # Keras, h5py and zipfile have many ways to call a file damaged
         raise InputError(f"{path} is not a readable model: {one_line(error)}") from error
@@ -512,6 +523,11 @@ def stream(seed, name, step=0):
     return tf.random.fold_in((seed, STREAMS.index(name)), tf.cast(step, tf.int64))
 
 
+# AutoGraph, which nothing here needs, reads the script again when it first meets a function: a run
+# whose script was edited meanwhile would end there.
+plain = tf.autograph.experimental.do_not_convert
+
+
 def training_batches(images, prepare, options, first_epoch=0):
     """Return the batches of all epochs: each epoch is a pass over uint8 images in a new order.
 
@@ -521,11 +537,13 @@ def training_batches(images, prepare, options, first_epoch=0):
     stored = tf.constant(images)
     first_step = first_epoch * math.ceil(len(images) / options.batch_size)
 
+    @plain
     def ordered(epoch):
         seed = stream(options.seed, "order", epoch)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed)
         return tf.data.Dataset.from_tensor_slices(order).batch(options.batch_size)
 
+    @plain
     def batch(step, indices):
         return prepare(to_unit(tf.gather(stored, indices)), stream(options.seed, "training", step))
 
@@ -533,11 +551,13 @@ def training_batches(images, prepare, options, first_epoch=0):
     return epochs.flat_map(ordered).enumerate(first_step).map(batch).prefetch(4)
 
 
-def frozen_batches(images, prepare, options, name, batch_size=500):
-    """Return batches of uint8 images in their order, the same at every pass."""
+def frozen_batches(images, prepare, seed, name, batch_size=None):
+    """Return batches of uint8 images in their order, the same at every pass; 500 digits or less."""
+    batch_size = batch_size or max(1, min(500, 2**22 // math.prod(images.shape[1:])))
 
+    @plain
     def batch(step, images):
-        return prepare(to_unit(images), stream(options.seed, name, step))
+        return prepare(to_unit(images), stream(seed, name, step))
 
     return tf.data.Dataset.from_tensor_slices(images).batch(batch_size).enumerate().map(batch)
 
@@ -561,7 +581,7 @@ def train(model, images, prepare, options, **compile_settings):
         initial_epoch=first_epoch,
         epochs=options.epochs,
         steps_per_epoch=steps,
-        validation_data=frozen_batches(images.validation, prepare, options, "validation"),
+        validation_data=frozen_batches(images.validation, prepare, options.seed, "validation"),
         shuffle=False,  # the batches are in a drawn order already
         callbacks=[keeper],
         verbose=1 if sys.stdout.isatty() else 2,
@@ -578,13 +598,17 @@ class Keeper(keras.callbacks.Callback):
         self.seconds = 0.0
         ignored = ("command", "resume", "images_dir", "model_dir", "importance_samples")
         self.settings = {k: v for k, v in vars(options).items() if k not in ignored}
-        self.settings["data"] += f" (CRC-32 of the training images: {zlib.crc32(images):08x})"
+        source = self.settings.pop("data")  # comes last: a change of size or limit is named first
+        self.settings["data"] = (
+            f"{source} (CRC-32 of its training images: {zlib.crc32(images):08x})"
+        )
         self.record = tf.Variable("", dtype=tf.string)
         weights = [*model.trainable_variables, *model.non_trainable_variables]
         variables = [variable.value for variable in weights + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
-        folder = options.model_dir / "checkpoints"
-        self.manager = tf.train.CheckpointManager(self.checkpoint, folder, max_to_keep=2)
+        self.folder = options.model_dir / "checkpoints"
+        mend_list_of_checkpoints(self.folder)
+        self.manager = tf.train.CheckpointManager(self.checkpoint, self.folder, max_to_keep=2)
 
     def read(self, path):
         """Return the settings, the history and the seconds of training that a checkpoint holds."""
@@ -593,17 +617,12 @@ class Keeper(keras.callbacks.Callback):
 
     def start(self):
         """Return the first epoch of a new run, 0; refuse to take the place of an unfinished one."""
-        for path in reversed(self.manager.checkpoints):
-            with contextlib.suppress(Exception):  # one that cannot be read is no loss
-                settings, history, _ = self.read(path)
-                done, epochs = len(history["loss"]), settings["epochs"]
-                break
-        else:
-            return 0
-        if done < epochs:
+        newest, metrics = self.manager.latest_checkpoint, self.folder.parent / "metrics.json"
+        since = Path(f"{newest}.index").stat().st_mtime if newest else 0
+        if newest and not (metrics.exists() and metrics.stat().st_mtime >= since):
             raise InputError(
-                f"{self.manager.directory} holds a run that was stopped after epoch {done} of"
-                f" {epochs}; accepted: --resume, another --model-dir, or to delete that folder"
+                f"{self.folder} holds a run that was stopped after epoch {newest.split('-')[-1]};"
+                " accepted: --resume, another --model-dir, or to delete that folder"
             )
         return 0
 
@@ -612,17 +631,20 @@ class Keeper(keras.callbacks.Callback):
         for path in reversed(self.manager.checkpoints):
             try:
                 settings, history, seconds = self.read(path)
-                if settings == self.settings:
+                changed = [
+                    k for k in settings | self.settings if settings.get(k) != self.settings.get(k)
+                ]
+                if not changed:
                     self.checkpoint.restore(path).assert_existing_objects_matched()
             except Exception as error:  # TensorFlow has many ways to call a file damaged
                 damage = f"{path} is damaged: {one_line(error)}"
                 print(f"{damage}; trying the one before", file=sys.stderr)
                 continue
-            for name, now in self.settings.items():
-                if (then := settings.get(name)) != now:
-                    why = "; the learning rate is planned over all epochs" * (name == "epochs")
-                    change = f"--{name.replace('_', '-')} was {then} and is {now}{why}"
-                    raise InputError(f"--resume would make it another run: {change}")
+            for name in changed:
+                why = "; the learning rate is planned over all epochs" * (name == "epochs")
+                values = f"was {settings.get(name)} and is {self.settings.get(name)}{why}"
+                option = name.replace("_", "-")
+                raise InputError(f"--resume would make it another run: --{option} {values}")
             self.history, self.seconds = history, seconds
             print(f"resuming after epoch {len(history['loss'])} of {settings['epochs']}")
             return len(history["loss"])
@@ -638,11 +660,8 @@ class Keeper(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.since = time.perf_counter()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
     def on_train_batch_end(self, batch, logs=None):
-        self.check(logs["loss"], self.epoch, batch)
+        self.check(logs["loss"], len(self.history.get("loss", [])), batch)
 
     def on_epoch_end(self, epoch, logs=None):
         self.check(logs["val_loss"], epoch, self.params["steps"] - 1)
@@ -658,10 +677,25 @@ class Keeper(keras.callbacks.Callback):
             raise InputError(f"no checkpoint could be written: {one_line(error)}") from error
 
 
+def mend_list_of_checkpoints(folder):
+    """Write TensorFlow's list of the checkpoints in a folder anew, where it is damaged or gone."""
+    with contextlib.suppress(ValueError):
+        if tf.train.get_checkpoint_state(str(folder)):
+            return
+    paths = sorted(folder.glob("ckpt-*.index"), key=lambda path: path.stat().st_mtime)
+    lines = [f'model_checkpoint_path: "{path.stem}"' for path in paths[-1:]]
+    for path in paths:
+        lines.append(f'all_model_checkpoint_paths: "{path.stem}"')
+        lines.append(f"all_model_checkpoint_timestamps: {path.stat().st_mtime}")
+    if paths:
+        with replacing(folder / "checkpoint") as path:
+            path.write_text("\n".join(lines) + "\n")
+
+
 @contextlib.contextmanager
 def run_folders(options):
     """Make the output folders, keep other runs out of --model-dir, and plant the seed."""
-    if options.resume and not (options.model_dir / "checkpoints" / "checkpoint").exists():
+    if options.resume and not any(options.model_dir.glob("checkpoints/*.index")):
         raise InputError(f"--resume: there is no checkpoint in {options.model_dir} to go on from")
     for folder in (options.images_dir, options.model_dir):
         try:
@@ -670,11 +704,13 @@ def run_folders(options):
         except OSError as error:
             raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
     # SQLite's lock on its file is there on every system, and ends with the process, killed or not.
-    lock = sqlite3.connect(options.model_dir / ".lock", timeout=0)
     try:
+        lock = sqlite3.connect(options.model_dir / ".lock", timeout=0)
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        raise InputError(f"another run is at work in {options.model_dir} ({error})") from error
+    except sqlite3.Error as error:
+        busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        problem = "another run is at work in" if busy else f"no lock ({error}) on"
+        raise InputError(f"{problem} {options.model_dir}") from error
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     with contextlib.closing(lock):
@@ -764,6 +800,7 @@ def save_figure(figure, path):
 
 def exit_status(command, options):
     """Run a command; return 0, 2 after one line about what the user can mend, or 130 and 143."""
+    since = time.time()
 
     def stop(number, frame):
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -778,10 +815,12 @@ def exit_status(command, options):
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as signalled:
-        words = [word for word in sys.argv if word != "--resume"] + ["--resume"]
-        advice = f"; to go on after the last whole epoch: python {shlex.join(words)}"
-        saved = (options.model_dir / "checkpoints" / "checkpoint").exists()
-        print(f"\nstopped{advice * (saved and options.command == 'train')}", file=sys.stderr)
+        checkpoints = options.model_dir.glob("checkpoints/*.index")
+        saved = any(path.stat().st_mtime >= since for path in checkpoints)  # by this run
+        words = [sys.executable, *(word for word in sys.argv if word != "--resume"), "--resume"]
+        advice = f"; to go on after the last whole epoch: {shlex.join(words)}"
+        resumable = options.command == "train" and (saved or options.resume)
+        print(f"\nstopped{advice * resumable}", file=sys.stderr)
         return 128 + signalled.args[0]
     return 0
 
@@ -816,7 +855,7 @@ def train_command(options):
 
 def denoise_command(options):
     """Denoise pictures at the model's size, and write them as PNG files of their own size."""
-    model = open_model(options.model_dir / "model.keras", rank=4)
+    model = open_model(options.model_dir / "model.keras", ranks=[4, 4])
     shape = model.input_shape[1:]
     images = {}
     for name, image in read_pictures(options.paths, options.skip_unreadable):

@@ -6,10 +6,10 @@
 # ///
 """Variational autoencoder (VAE): images to points of a plane, and points of the plane to images.
 
-    python VariationalAutoEncoder_tf2.py                          # train on MNIST, evaluate, draw
-    python VariationalAutoEncoder_tf2.py --limit 5000 --epochs 5  # a quick try
-    python VariationalAutoEncoder_tf2.py --data fashion_mnist --model-dir models/fashion
-    python VariationalAutoEncoder_tf2.py --latent-dim 10          # sharper digits, but no plane
+    python VariationalAutoEncoder_tf2.py     # train on MNIST, evaluate, draw
+    python VariationalAutoEncoder_tf2.py --limit 5000 --epochs 5 --model-dir try --images-dir try
+    python VariationalAutoEncoder_tf2.py --data fashion_mnist --model-dir out --images-dir out
+    python VariationalAutoEncoder_tf2.py --latent-dim 10 --model-dir out10 --images-dir out10
 
 The encoder gives a normal distribution over the latent space for each image x, with mean z_mean and
 standard deviation exp(z_log_sigma); the decoder gives a probability for each pixel at each point z:
@@ -171,7 +171,7 @@ with without_start_up_chatter():
     import tensorflow as tf
     from keras import layers
     from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     tf.config.list_logical_devices()  # starts the devices, which write lines of their own
 
@@ -269,7 +269,7 @@ class VariationalAutoEncoder(keras.Model):
     def metrics(self):
         return self.means
 
-    def losses(self, batch, training):
+    def losses_of(self, batch, training):
         """Return loss, reconstruction and KL of each image, three tensors (n,)."""
         images, epsilon = batch
         z_mean, z_log_sigma = self.encoder(images, training=training)
@@ -286,14 +286,14 @@ class VariationalAutoEncoder(keras.Model):
 
     def train_step(self, batch):
         with tf.GradientTape() as tape:
-            losses = self.losses(batch, training=True)
+            losses = self.losses_of(batch, training=True)
             objective = tf.reduce_mean(losses[0])
         weights = self.trainable_variables
         self.optimizer.apply(tape.gradient(objective, weights), weights)
         return self.updated_means(losses)
 
     def test_step(self, batch):
-        return self.updated_means(self.losses(batch, training=False))
+        return self.updated_means(self.losses_of(batch, training=False))
 
 
 def with_epsilon(latent_dim):
@@ -305,8 +305,8 @@ def with_epsilon(latent_dim):
     return pair
 
 
-def with_seed(images, seed):
-    """Pair images with the seed of their draws, for more draws than one."""
+def pair_with_seed(images, seed):
+    """Return a batch of images and the seed of what is to be drawn for it."""
     return images, seed
 
 
@@ -322,7 +322,7 @@ def evaluate(vae, images, options):
     """
     samples = options.importance_samples
 
-    @tf.function
+    @tf.function(autograph=False)
     def estimates(images, seed):
         z_mean, z_log_sigma = vae.encoder(images)  # (n, latent_dim)
         epsilon = tf.random.stateless_normal((samples, *tf.unstack(tf.shape(z_mean))), seed)
@@ -336,8 +336,9 @@ def evaluate(vae, images, options):
         kl = kl_to_standard_normal(z_mean, z_log_sigma)
         return tf.reduce_mean(reconstruction, axis=0), kl, log_likelihood
 
-    batch_size = max(1, 5000 // samples)  # some 200 MB for 5,000 decoded images
-    batches = frozen_batches(images, with_seed, options, "test", batch_size)
+    # As many images at a time as have the pixels of 5,000 digits when decoded, some 200 MB.
+    batch_size = max(1, 5000 * 28 * 28 // (samples * math.prod(images.shape[1:])))
+    batches = frozen_batches(images, pair_with_seed, options.seed, "test", batch_size)
     columns = zip(*(estimates(*batch) for batch in batches), strict=True)
     reconstruction, kl, log_likelihood = (
         float(np.concatenate(c).mean(dtype=float)) for c in columns
@@ -351,6 +352,12 @@ def evaluate(vae, images, options):
     }
 
 
+def encode(encoder, images):
+    """Return z_mean and z_log_sigma (n, latent_dim) of uint8 images, a batch at a time."""
+    parts = [encoder(batch) for batch, _ in frozen_batches(images, pair_with_seed, 0, "test")]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
 # ---- Pictures ------------------------------------------------------------------------------------
 
 
@@ -361,7 +368,8 @@ def plane_of(codes):
     """
     if codes.shape[1] == 2:
         return np.eye(2), ["z[0]", "z[1]"], ""
-    directions = np.linalg.svd(codes - codes.mean(axis=0), full_matrices=False)[2][:2]
+    centred = codes - codes.mean(axis=0)
+    directions = np.linalg.svd(centred.T @ centred)[2][:2]
     names = ["first principal component of z_mean", "second principal component of z_mean"]
     return directions, names, f"\nin the plane of two principal components, of {codes.shape[1]}"
 
@@ -378,8 +386,11 @@ def draw_latent_space(path, codes, labels):
     colours = few if len(classes) <= 10 else many(np.linspace(0, 1, len(classes)))
     for label, colour in zip(classes, colours, strict=False):
         points = codes[labels == label] @ directions.T
-        axes.scatter(*points.T, s=8, color=colour, label=label, linewidths=0)
-    if len(classes) > 1:
+        name = " " + str(label).replace(
+            "$", r"\$"
+        )  # which Matplotlib takes for a formula, or leaves out
+        axes.scatter(*points.T, s=8, color=colour, label=name, linewidths=0)
+    if 1 < len(classes) <= 30:
         figure.legend(title="class", loc="outside right center", markerscale=3)
     save_figure(figure, path)
 
@@ -405,8 +416,7 @@ def draw_manifold(path, codes, decoder, side=20):
 def draw_pictures(options, encoder, decoder, images, labels, history):
     """Draw the five pictures, from the first test images and the history of the training."""
     folder = options.images_dir
-    batches = frozen_batches(images[:5000], with_seed, options, "test")
-    codes = np.concatenate([encoder(batch)[0] for batch, _ in batches])
+    codes = encode(encoder, images[:5000])[0]
     draw_latent_space(folder / "vae_latent_space.png", codes, labels[:5000])
     draw_manifold(folder / "vae_manifold.png", codes, decoder)
     rows = {"test image": to_unit(images[:16]), "decoded": decoder(codes[:16])}
@@ -467,15 +477,16 @@ def load_images(source, limit=None, image_size=None, skip_unreadable=False):
         InputError: the source is missing, damaged or of another layout.
     """
     arrays = read_arrays(source, image_size, skip_unreadable)
-    images = test = as_images(arrays, "x_train", source, image_size)
-    labels = arrays.get("y_train")
+    images, labels = images_and_labels(arrays, "train", source, image_size)
+    if len(images) < 20 or min(images.shape[1:3]) < 8 or max(images.shape[1:3]) > 256:
+        raise InputError(f"{source}: x_train is of shape {images.shape}; {ACCEPTED}")
     if "x_test" in arrays:
-        test, labels = as_images(arrays, "x_test", source, image_size), arrays.get("y_test")
-    if test.shape[1:] != images.shape[1:]:
-        raise InputError(f"{source}: x_train is {images.shape} and x_test {test.shape}; {ACCEPTED}")
-    labels = np.zeros(len(test), np.uint8) if labels is None else np.ravel(labels)
-    if len(labels) != len(test):
-        raise InputError(f"{source} has {len(labels)} labels for {len(test)} images")
+        test, labels = images_and_labels(arrays, "test", source, image_size)
+        if test.shape[1:] != images.shape[1:]:
+            shapes = f"x_train is of shape {images.shape} and x_test of {test.shape}"
+            raise InputError(f"{source}: {shapes}; {ACCEPTED}")
+    if labels is None:
+        labels = np.zeros(len(images if "x_test" not in arrays else test), np.uint8)
     if "x_test" not in arrays:
         order = np.random.default_rng(0).permutation(len(images))  # files come class by class
         held_out, order = np.split(order, [len(images) // 10])
@@ -515,16 +526,17 @@ def check_unpacked_size(path):
         raise ValueError(f"it unpacks to {unpacked:,} bytes; accepted: up to {UNPACKED_LIMIT:,}")
 
 
-def as_images(arrays, name, source, image_size=None):
-    """Return one of the arrays as uint8 images (n, height, width, channels)."""
-    array = arrays.get(name)
+def images_and_labels(arrays, part, source, image_size=None):
+    """Return the images of a part, "train" or "test", and their labels (n,) or None.
+
+    Images are uint8 (n, height, width, channels).
+    """
+    name, array, labels = f"x_{part}", arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
     if not isinstance(array, np.ndarray):  # what is not in NumPy's format comes as bytes
         raise InputError(f"{source} has no array {name}; {ACCEPTED}")
-    images = array[..., np.newaxis] if array.ndim == 3 else array
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
+    images = np.ascontiguousarray(array[..., np.newaxis] if array.ndim == 3 else array)
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise InputError(f"{source}: {name} is of shape {array.shape}; {ACCEPTED}")
-    if len(images) < (20 if name == "x_train" else 1):
-        raise InputError(f"{source}: {name} has {len(images)} images; {ACCEPTED}")
     if images.dtype.kind == "f":
         low, high = images.min(), images.max()
         if not (low >= 0 and high <= 1):  # a NaN fails too
@@ -532,12 +544,13 @@ def as_images(arrays, name, source, image_size=None):
         images = np.rint(images * 255).astype(np.uint8)
     if images.dtype != np.uint8:
         raise InputError(f"{source}: {name} is of type {array.dtype}; {ACCEPTED}")
+    labels = None if labels is None else np.ravel(labels)
+    if labels is not None and len(labels) != len(images):
+        raise InputError(f"{source} has {len(labels)} labels for {len(images)} images of {name}")
     if image_size:
         shape = (image_size, image_size, images.shape[3])
         images = np.stack([resized(image, *shape) for image in images])
-    if min(images.shape[1:3]) < 8 or max(images.shape[1:3]) > 256:
-        raise InputError(f"{source}: {name} is of shape {array.shape}; {ACCEPTED}; or --image-size")
-    return images
+    return images, labels
 
 
 def resized(image, height, width, channels):
@@ -578,7 +591,9 @@ def read_pictures(paths, skip_unreadable=False):
     for path in map(Path, paths):
         files = [path]
         if os.path.isdir(path):
-            files = sorted(f for f in path.rglob("*") if f.suffix.lower() in PICTURE_FORMATS)
+            folders = os.walk(path, onerror=raise_error)
+            files = sorted(Path(folder, name) for folder, _, names in folders for name in names)
+            files = [file for file in files if file.suffix.lower() in PICTURE_FORMATS]
         for file in files:
             try:
                 yield file.relative_to(path if file != path else path.parent), read_picture(file)
@@ -586,6 +601,10 @@ def read_pictures(paths, skip_unreadable=False):
                 if not skip_unreadable:
                     raise InputError(f"{error}; --skip-unreadable leaves such files out") from error
                 print(f"left out: {error}", file=sys.stderr)
+
+
+def raise_error(error):
+    raise error
 
 
 def read_picture(path):
@@ -599,8 +618,9 @@ def read_picture(path):
                 raise ValueError(f"it has more than {PICTURE_LIMIT:,} pixels")
             if picture.mode.startswith("I"):  # 16 bits, of which convert() would keep the lower 8
                 return np.uint8(np.asarray(picture)[..., np.newaxis] // 256)
+            upright = ImageOps.exif_transpose(picture)  # as the camera was held
             grey = picture.mode in ("1", "L", "LA")
-            return np.atleast_3d(np.asarray(picture.convert("L" if grey else "RGB")))
+            return np.atleast_3d(np.asarray(upright.convert("L" if grey else "RGB")))
     except Exception as error:  # Pillow has many ways to call a file damaged
         raise InputError(f"{path} is not a readable picture: {one_line(error)}") from error
 
@@ -616,16 +636,17 @@ def save_pictures(folder, images, force):
             Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path, "PNG")
 
 
-def open_model(path, rank):
-    """Return a model of inputs of a rank from a .keras file, in Keras's safe mode.
+def open_model(path, ranks):
+    """Return a model from a .keras file, whose inputs and outputs have so many axes.
 
-    Safe mode refuses code that the file brings along (Lambda layers); nothing of it is run.
+    Keras's safe mode refuses code that the file brings along (Lambda layers); nothing of it is run.
     """
     try:
         check_unpacked_size(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-        if len(model.input_shape) != rank or None in model.input_shape[1:]:
-            raise ValueError(f"its input is {model.input_shape}; accepted: {rank} axes")
+        shapes = [tensor.shape for tensor in model.inputs + model.outputs]
+        if [len(shape) for shape in shapes] != ranks or None in shapes[0][1:]:
+            raise ValueError(f"it is another model, with inputs and outputs of {shapes}")
         return model
     except Exception as error:  # Keras, h5py and zipfile have many ways to call a file damaged
         raise InputError(f"{path} is not a readable model: {one_line(error)}") from error
@@ -650,6 +671,11 @@ def stream(seed, name, step=0):
     return tf.random.fold_in((seed, STREAMS.index(name)), tf.cast(step, tf.int64))
 
 
+# AutoGraph, which nothing here needs, reads the script again when it first meets a function: a run
+# whose script was edited meanwhile would end there.
+plain = tf.autograph.experimental.do_not_convert
+
+
 def training_batches(images, prepare, options, first_epoch=0):
     """Return the batches of all epochs: each epoch is a pass over uint8 images in a new order.
 
@@ -659,11 +685,13 @@ def training_batches(images, prepare, options, first_epoch=0):
     stored = tf.constant(images)
     first_step = first_epoch * math.ceil(len(images) / options.batch_size)
 
+    @plain
     def ordered(epoch):
         seed = stream(options.seed, "order", epoch)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed)
         return tf.data.Dataset.from_tensor_slices(order).batch(options.batch_size)
 
+    @plain
     def batch(step, indices):
         return prepare(to_unit(tf.gather(stored, indices)), stream(options.seed, "training", step))
 
@@ -671,11 +699,13 @@ def training_batches(images, prepare, options, first_epoch=0):
     return epochs.flat_map(ordered).enumerate(first_step).map(batch).prefetch(4)
 
 
-def frozen_batches(images, prepare, options, name, batch_size=500):
-    """Return batches of uint8 images in their order, the same at every pass."""
+def frozen_batches(images, prepare, seed, name, batch_size=None):
+    """Return batches of uint8 images in their order, the same at every pass; 500 digits or less."""
+    batch_size = batch_size or max(1, min(500, 2**22 // math.prod(images.shape[1:])))
 
+    @plain
     def batch(step, images):
-        return prepare(to_unit(images), stream(options.seed, name, step))
+        return prepare(to_unit(images), stream(seed, name, step))
 
     return tf.data.Dataset.from_tensor_slices(images).batch(batch_size).enumerate().map(batch)
 
@@ -699,7 +729,7 @@ def train(model, images, prepare, options, **compile_settings):
         initial_epoch=first_epoch,
         epochs=options.epochs,
         steps_per_epoch=steps,
-        validation_data=frozen_batches(images.validation, prepare, options, "validation"),
+        validation_data=frozen_batches(images.validation, prepare, options.seed, "validation"),
         shuffle=False,  # the batches are in a drawn order already
         callbacks=[keeper],
         verbose=1 if sys.stdout.isatty() else 2,
@@ -716,13 +746,17 @@ class Keeper(keras.callbacks.Callback):
         self.seconds = 0.0
         ignored = ("command", "resume", "images_dir", "model_dir", "importance_samples")
         self.settings = {k: v for k, v in vars(options).items() if k not in ignored}
-        self.settings["data"] += f" (CRC-32 of the training images: {zlib.crc32(images):08x})"
+        source = self.settings.pop("data")  # comes last: a change of size or limit is named first
+        self.settings["data"] = (
+            f"{source} (CRC-32 of its training images: {zlib.crc32(images):08x})"
+        )
         self.record = tf.Variable("", dtype=tf.string)
         weights = [*model.trainable_variables, *model.non_trainable_variables]
         variables = [variable.value for variable in weights + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
-        folder = options.model_dir / "checkpoints"
-        self.manager = tf.train.CheckpointManager(self.checkpoint, folder, max_to_keep=2)
+        self.folder = options.model_dir / "checkpoints"
+        mend_list_of_checkpoints(self.folder)
+        self.manager = tf.train.CheckpointManager(self.checkpoint, self.folder, max_to_keep=2)
 
     def read(self, path):
         """Return the settings, the history and the seconds of training that a checkpoint holds."""
@@ -731,17 +765,12 @@ class Keeper(keras.callbacks.Callback):
 
     def start(self):
         """Return the first epoch of a new run, 0; refuse to take the place of an unfinished one."""
-        for path in reversed(self.manager.checkpoints):
-            with contextlib.suppress(Exception):  # one that cannot be read is no loss
-                settings, history, _ = self.read(path)
-                done, epochs = len(history["loss"]), settings["epochs"]
-                break
-        else:
-            return 0
-        if done < epochs:
+        newest, metrics = self.manager.latest_checkpoint, self.folder.parent / "metrics.json"
+        since = Path(f"{newest}.index").stat().st_mtime if newest else 0
+        if newest and not (metrics.exists() and metrics.stat().st_mtime >= since):
             raise InputError(
-                f"{self.manager.directory} holds a run that was stopped after epoch {done} of"
-                f" {epochs}; accepted: --resume, another --model-dir, or to delete that folder"
+                f"{self.folder} holds a run that was stopped after epoch {newest.split('-')[-1]};"
+                " accepted: --resume, another --model-dir, or to delete that folder"
             )
         return 0
 
@@ -750,17 +779,20 @@ class Keeper(keras.callbacks.Callback):
         for path in reversed(self.manager.checkpoints):
             try:
                 settings, history, seconds = self.read(path)
-                if settings == self.settings:
+                changed = [
+                    k for k in settings | self.settings if settings.get(k) != self.settings.get(k)
+                ]
+                if not changed:
                     self.checkpoint.restore(path).assert_existing_objects_matched()
             except Exception as error:  # TensorFlow has many ways to call a file damaged
                 damage = f"{path} is damaged: {one_line(error)}"
                 print(f"{damage}; trying the one before", file=sys.stderr)
                 continue
-            for name, now in self.settings.items():
-                if (then := settings.get(name)) != now:
-                    why = "; the learning rate is planned over all epochs" * (name == "epochs")
-                    change = f"--{name.replace('_', '-')} was {then} and is {now}{why}"
-                    raise InputError(f"--resume would make it another run: {change}")
+            for name in changed:
+                why = "; the learning rate is planned over all epochs" * (name == "epochs")
+                values = f"was {settings.get(name)} and is {self.settings.get(name)}{why}"
+                option = name.replace("_", "-")
+                raise InputError(f"--resume would make it another run: --{option} {values}")
             self.history, self.seconds = history, seconds
             print(f"resuming after epoch {len(history['loss'])} of {settings['epochs']}")
             return len(history["loss"])
@@ -776,11 +808,8 @@ class Keeper(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.since = time.perf_counter()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
     def on_train_batch_end(self, batch, logs=None):
-        self.check(logs["loss"], self.epoch, batch)
+        self.check(logs["loss"], len(self.history.get("loss", [])), batch)
 
     def on_epoch_end(self, epoch, logs=None):
         self.check(logs["val_loss"], epoch, self.params["steps"] - 1)
@@ -796,10 +825,25 @@ class Keeper(keras.callbacks.Callback):
             raise InputError(f"no checkpoint could be written: {one_line(error)}") from error
 
 
+def mend_list_of_checkpoints(folder):
+    """Write TensorFlow's list of the checkpoints in a folder anew, where it is damaged or gone."""
+    with contextlib.suppress(ValueError):
+        if tf.train.get_checkpoint_state(str(folder)):
+            return
+    paths = sorted(folder.glob("ckpt-*.index"), key=lambda path: path.stat().st_mtime)
+    lines = [f'model_checkpoint_path: "{path.stem}"' for path in paths[-1:]]
+    for path in paths:
+        lines.append(f'all_model_checkpoint_paths: "{path.stem}"')
+        lines.append(f"all_model_checkpoint_timestamps: {path.stat().st_mtime}")
+    if paths:
+        with replacing(folder / "checkpoint") as path:
+            path.write_text("\n".join(lines) + "\n")
+
+
 @contextlib.contextmanager
 def run_folders(options):
     """Make the output folders, keep other runs out of --model-dir, and plant the seed."""
-    if options.resume and not (options.model_dir / "checkpoints" / "checkpoint").exists():
+    if options.resume and not any(options.model_dir.glob("checkpoints/*.index")):
         raise InputError(f"--resume: there is no checkpoint in {options.model_dir} to go on from")
     for folder in (options.images_dir, options.model_dir):
         try:
@@ -808,11 +852,13 @@ def run_folders(options):
         except OSError as error:
             raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
     # SQLite's lock on its file is there on every system, and ends with the process, killed or not.
-    lock = sqlite3.connect(options.model_dir / ".lock", timeout=0)
     try:
+        lock = sqlite3.connect(options.model_dir / ".lock", timeout=0)
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        raise InputError(f"another run is at work in {options.model_dir} ({error})") from error
+    except sqlite3.Error as error:
+        busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        problem = "another run is at work in" if busy else f"no lock ({error}) on"
+        raise InputError(f"{problem} {options.model_dir}") from error
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     with contextlib.closing(lock):
@@ -902,6 +948,7 @@ def save_figure(figure, path):
 
 def exit_status(command, options):
     """Run a command; return 0, 2 after one line about what the user can mend, or 130 and 143."""
+    since = time.time()
 
     def stop(number, frame):
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -916,10 +963,12 @@ def exit_status(command, options):
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as signalled:
-        words = [word for word in sys.argv if word != "--resume"] + ["--resume"]
-        advice = f"; to go on after the last whole epoch: python {shlex.join(words)}"
-        saved = (options.model_dir / "checkpoints" / "checkpoint").exists()
-        print(f"\nstopped{advice * (saved and options.command == 'train')}", file=sys.stderr)
+        checkpoints = options.model_dir.glob("checkpoints/*.index")
+        saved = any(path.stat().st_mtime >= since for path in checkpoints)  # by this run
+        words = [sys.executable, *(word for word in sys.argv if word != "--resume"), "--resume"]
+        advice = f"; to go on after the last whole epoch: {shlex.join(words)}"
+        resumable = options.command == "train" and (saved or options.resume)
+        print(f"\nstopped{advice * resumable}", file=sys.stderr)
         return 128 + signalled.args[0]
     return 0
 
@@ -951,7 +1000,7 @@ def train_command(options):
 
 def generate_command(options):
     """Decode draws from the prior, and write them as PNG files."""
-    decoder = open_model(options.model_dir / "decoder.keras", rank=2)
+    decoder = open_model(options.model_dir / "decoder.keras", ranks=[2, 4])
     z = tf.random.stateless_normal(
         (options.count, *decoder.input_shape[1:]), stream(options.seed, "samples")
     )
@@ -965,20 +1014,21 @@ def encode_command(options):
     """Encode pictures, and write z_mean, z_log_sigma and the names or labels as an .npz file."""
     if options.output.exists() and not options.force:
         raise InputError(f"{options.output} exists; --force overwrites it")
-    encoder = open_model(options.model_dir / "encoder.keras", rank=4)
+    encoder = open_model(options.model_dir / "encoder.keras", ranks=[4, 2, 2])
     if options.path.suffix == ".npz":
         arrays = read_arrays(options.path)
-        found = [name for name in ("x_train", "x_test") if name in arrays] or ["x_train"]
-        images = [image for name in found for image in as_images(arrays, name, options.path)]
-        labels = [arrays[f"y{name[1:]}"] for name in found if f"y{name[1:]}" in arrays]
-        about = {"labels": np.concatenate(labels)} if len(labels) == len(found) else {}
+        parts = [part for part in ("train", "test") if f"x_{part}" in arrays] or ["train"]
+        pairs = [images_and_labels(arrays, part, options.path) for part in parts]
+        images = [image for part, _ in pairs for image in part]
+        labels = [part for _, part in pairs if part is not None]
+        about = {"labels": np.concatenate(labels)} if len(labels) == len(pairs) else {}
     else:
         pictures = dict(read_pictures([options.path], options.skip_unreadable))
         images, about = pictures.values(), {"names": np.array([str(name) for name in pictures])}
     if not images:
         raise InputError(f"{options.path} has no pictures; accepted: {', '.join(PICTURE_FORMATS)}")
     images = np.stack([resized(image, *encoder.input_shape[1:]) for image in images])
-    z_mean, z_log_sigma = encoder.predict(to_unit(images), batch_size=500, verbose=0)
+    z_mean, z_log_sigma = encode(encoder, images)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.output) as path, path.open("wb") as file:
         np.savez(file, z_mean=z_mean, z_log_sigma=z_log_sigma, **about)

@@ -131,7 +131,7 @@ def draw_clusters(path, codes, models):
     points = np.stack(np.meshgrid(*sides), axis=-1)
     regions = mixture.predict(points.reshape(-1, 2).astype(codes.dtype)).reshape(points.shape[:2])
     figure = Figure(figsize=(8, 8), layout="constrained")
-    title = "The latent plane in ten clusters, found without labels, and what each mean decodes to"
+    title = "Ten clusters found without labels, and what their means decode to"
     axes = figure.add_subplot(title=title, xlabel="z[0]", ylabel="z[1]")
     extent = (low[0], high[0], low[1], high[1])
     colours = matplotlib.colormaps["tab10"]
@@ -141,8 +141,9 @@ def draw_clusters(path, codes, models):
     axes.scatter(
         *codes[:5000].T, s=2, c=mixture.predict(codes[:5000]), cmap=colours, vmin=-0.5, vmax=9.5
     )
+    axes.set(xlim=extent[:2], ylim=extent[2:])
     for z, digit in zip(mixture.means_, decoder.predict(mixture.means_, verbose=0), strict=True):
-        half = 0.05 * (high - low).min()
+        half = 0.035 * (high - low).min()
         inset = axes.inset_axes((*(z - half), 2 * half, 2 * half), transform=axes.transData)
         inset.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
         inset.set(xticks=[], yticks=[])

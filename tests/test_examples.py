@@ -111,6 +111,13 @@ def test_latent_tour(models, tmp_path, monkeypatch):
         assert picture.size[0] > 1000
 
 
+def test_the_tour_in_the_readme_is_whole_and_small():
+    path = ROOT / "images" / "vae_tour.gif"
+    assert path.stat().st_size < 3e6
+    with Image.open(path) as animation:
+        assert animation.n_frames == 150
+
+
 def test_the_tour_is_closed_and_smooth():
     points = module("latent_tour").closed_path()
     steps = np.linalg.norm(np.diff(np.vstack([points, points[:1]]), axis=0), axis=1)

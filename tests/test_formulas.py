@@ -126,13 +126,13 @@ def test_importance_weighted_bound(vae, trained):
 @pytest.mark.parametrize("beta", [0.0, 4.0])
 def test_keras_evaluate_gives_means_over_images(beta, vae, trained):
     """Of loss, reconstruction and KL, also where the last batch is smaller than the others."""
-    model, images, options = trained
+    model, images, _ = trained
     other = vae.VariationalAutoEncoder(model.encoder, model.decoder, beta)
     other.compile()
-    batches = vae.frozen_batches(images, vae.with_epsilon(2), options, "test", batch_size=25)
+    batches = vae.frozen_batches(images, vae.with_epsilon(2), 3, "test", batch_size=25)
     found = other.evaluate(batches, verbose=0, return_dict=True)
     by_image = [
-        np.concatenate(c) for c in zip(*(other.losses(b, False) for b in batches), strict=True)
+        np.concatenate(c) for c in zip(*(other.losses_of(b, False) for b in batches), strict=True)
     ]
     assert [len(column) for column in by_image] == [60, 60, 60]
     for name, column in zip(("loss", "reconstruction", "kl"), by_image, strict=True):

@@ -83,6 +83,14 @@ def test_resized_arrays(vae, tmp_path):
     assert (np.diff(smooth) >= 0).all() and abs(smooth - np.arange(50) * 5).max() < 10
 
 
+def test_a_photo_is_read_as_the_camera_was_held(vae, tmp_path):
+    picture = Image.new("RGB", (30, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    picture.save(tmp_path / "photo.jpg", exif=exif)
+    assert vae.read_picture(tmp_path / "photo.jpg").shape == (30, 20, 3)
+
+
 def test_denoised_pictures_keep_size_and_name(trained, tmp_path):
     draw(tmp_path / "in" / "sub" / "b.gif", (40, 30))
     draw(tmp_path / "in" / "a.png", (12, 10), "RGB")
@@ -153,14 +161,18 @@ def test_encoded_pictures(folder, trained, vae, tmp_path):
     np.testing.assert_allclose(found["z_log_sigma"], z_log_sigma, atol=1e-5)
     assert found["names"][0] == "a/00.png" and len(found["names"]) == 40
 
-    x = np.zeros((25, 14, 14), np.uint8)
-    np.savez(tmp_path / "x.npz", x_train=x, y_train=np.arange(25), x_test=x[:2], y_test=[7, 8])
+    words = ["encode", folder, "--output", tmp_path / "no.npz", "--model-dir", MODELS[DENOISER]]
+    wrong = run(VAE, *words, cwd=trained)
+    assert wrong.returncode == 2 and "is not a readable model: ValueError: it is an" in wrong.stderr
+
+    x = np.zeros((5, 300, 14), np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=np.arange(5), x_test=x[:2], y_test=[7, 8])
     assert run(VAE, "encode", tmp_path / "x.npz", "--output", output, cwd=trained).returncode == 2
     words = ["encode", tmp_path / "x.npz", "--output", output, "--force"]
     assert run(VAE, *words, cwd=trained).returncode == 0
     with np.load(output) as codes:
-        assert codes["z_mean"].shape == (27, 2)
-        np.testing.assert_array_equal(codes["labels"], [*range(25), 7, 8])
+        assert codes["z_mean"].shape == (7, 2)
+        np.testing.assert_array_equal(codes["labels"], [*range(5), 7, 8])
 
 
 def test_the_recipe_for_idx_files_in_the_readme(tmp_path, vae):

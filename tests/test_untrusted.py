@@ -2,8 +2,10 @@
 
 import os
 import struct
+import tempfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -49,7 +51,7 @@ def test_spoilt_npz(save, vae, tmp_path):
     found = outcomes(lambda path: vae.load_images(str(path)), path, contents, vae.InputError)
     loaded = [images for images in found if images is not None]
     assert 0 < len(loaded) < 400  # what the checksums do not cover: dates and the like
-    whole = vae.as_images({"x": x}, "x", "")
+    whole, _ = vae.images_and_labels({"x_train": x}, "train", "")
     for images in loaded:  # to the same images, or to none
         assert {*map(bytes, np.concatenate(images[:3]))} == {*map(bytes, whole)}
 
@@ -72,7 +74,7 @@ def test_spoilt_models(vae, tmp_path):
     model = keras.Model(image, keras.layers.Conv2D(2, 3)(image))
     model.save(path)
     contents = list(spoilt(path.read_bytes(), 30, 120))
-    found = outcomes(lambda path: vae.open_model(path, 4), path, contents, vae.InputError)
+    found = outcomes(lambda path: vae.open_model(path, [4, 4]), path, contents, vae.InputError)
     assert sum(each is None for each in found) > 60
     for loaded in found:
         if loaded is not None:  # what the checksums do not cover
@@ -95,8 +97,8 @@ def test_a_model_with_a_lambda_layer_is_not_opened(tmp_path):
 def test_a_model_of_another_kind(vae, tmp_path):
     z = keras.Input((2,))
     keras.Model(z, keras.layers.Dense(1)(z)).save(tmp_path / "model.keras")
-    with pytest.raises(vae.InputError, match=r"model\.keras .* its input is \(None, 2\)"):
-        vae.open_model(tmp_path / "model.keras", rank=4)
+    with pytest.raises(vae.InputError, match=r"model\.keras .* another model, .*\(None, 2\)"):
+        vae.open_model(tmp_path / "model.keras", [2, 4])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_bombs(vae, tmp_path, monkeypatch):
     with pytest.raises(vae.InputError, match=r"bomb\.npz .* unpacks to 68,157,440 bytes"):
         vae.load_images(str(tmp_path / "bomb.npz"))
     with pytest.raises(vae.InputError, match=r"bomb\.keras .* unpacks to 68,157,440 bytes"):
-        vae.open_model(tmp_path / "bomb.keras", rank=4)
+        vae.open_model(tmp_path / "bomb.keras", [4, 4])
 
 
 def test_an_array_that_says_it_is_larger_than_its_file(vae, tmp_path):
@@ -163,22 +165,29 @@ def test_other_formats_are_not_opened(vae, tmp_path):
             vae.read_picture(tmp_path / "x.png")
 
 
-def test_no_permission(vae, tmp_path):
-    draw(tmp_path / "x.png")
-    np.savez(tmp_path / "x.npz", x_train=np.zeros((20, 8, 8), np.uint8))
+def test_no_permission(vae):
     root = os.geteuid() == 0
-    for name in ("x.png", "x.npz"):
-        os.chmod(tmp_path / name, 0)
-    try:
-        if root:  # whom no permission stops
-            os.seteuid(65534)
-        with pytest.raises(vae.InputError, match=r"x\.png .*PermissionError"):
-            vae.read_picture(tmp_path / "x.png")
-        with pytest.raises(vae.InputError, match=r"x\.npz .*PermissionError"):
-            vae.read_arrays(tmp_path / "x.npz")
-    finally:
-        if root:
-            os.seteuid(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw(folder / "x.png")
+        np.savez(folder / "x.npz", x_train=np.zeros((20, 8, 8), np.uint8))
+        (folder / "sub").mkdir()
+        for path in folder.iterdir():
+            path.chmod(0)
+        folder.chmod(0o755)
+        try:
+            if root:  # whom no permission stops
+                os.seteuid(65534)
+            with pytest.raises(vae.InputError, match=r"x\.png .*PermissionError"):
+                vae.read_picture(folder / "x.png")
+            with pytest.raises(vae.InputError, match=r"x\.npz .*PermissionError"):
+                vae.read_arrays(folder / "x.npz")
+            with pytest.raises(PermissionError, match="sub"):  # of which exit_status makes a line
+                vae.read_folder(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+            (folder / "sub").chmod(0o755)
 
 
 def test_folders_with_nothing_to_read(vae, tmp_path):
@@ -189,7 +198,7 @@ def test_folders_with_nothing_to_read(vae, tmp_path):
     with pytest.raises(vae.InputError, match=r"x\.png .*IsADirectory"):
         vae.read_picture(tmp_path / "x.png")
     with pytest.raises(vae.InputError, match=r"x\.keras .*IsADirectory"):
-        vae.open_model(tmp_path / "x.keras", rank=4)
+        vae.open_model(tmp_path / "x.keras", [4, 4])
 
 
 def test_one_unreadable_picture_among_good_ones(tmp_path):
