@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import DENOISER, ROOT, VAE, run
+from conftest import ROOT
 from PIL import Image
 
 EXTENT = 4.2  # of the plane that the explorer shows, each way from 0
@@ -17,14 +17,9 @@ BROWSER = (
 )
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """The folder models/ of a short run of both scripts."""
-    folder = tmp_path_factory.mktemp("models")
-    for script, limit in ((DENOISER, 500), (VAE, 10000)):  # enough for the VAE to use its plane
-        process = run(script, "--limit", limit, "--epochs", 3, cwd=folder)
-        assert process.returncode == 0, process.stderr
-    return folder / "models"
+@pytest.fixture(scope="session")
+def models(learned):
+    return learned / "models"
 
 
 def example(name, *arguments, cwd):

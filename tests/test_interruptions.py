@@ -53,8 +53,8 @@ def killed(point, count, script, *arguments, cwd):
 def test_killed_and_resumed_is_the_same_run(script, whole, tmp_path):
     draw = np.random.default_rng(len(script))
     assert killed("step", draw.integers(6, 10), script, cwd=tmp_path) == KILLED
-    for step in draw.integers(1, 5, size=2):  # twice more in the same epoch
-        assert killed("step", step, script, "--resume", cwd=tmp_path) == KILLED
+    step = draw.integers(1, 5)  # in the same epoch, for the second time
+    assert killed("step", step, script, "--resume", cwd=tmp_path) == KILLED
     assert killed("data", 1, script, "--resume", cwd=tmp_path) == KILLED  # of a checkpoint unknown
     assert killed("state", 2, script, "--resume", cwd=tmp_path) == KILLED  # of one too many
     process = run(script, *SMALL, "--resume", cwd=tmp_path)
@@ -93,16 +93,13 @@ def test_a_finished_run_resumes_to_the_same_files(whole, tmp_path):
     same_end(VAE, whole[VAE], tmp_path)
 
 
-@pytest.mark.parametrize("spoil", ["flip the data", "flip the index", "truncate", "remove"])
+@pytest.mark.parametrize("spoil", ["flip the index", "truncate the data"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(spoil, whole, tmp_path):
     shutil.copytree(whole[VAE], tmp_path, dirs_exist_ok=True)
-    kind = "index" if spoil == "flip the index" else "data-00000-of-00001"
-    path = tmp_path / MODELS[VAE] / "checkpoints" / f"ckpt-5.{kind}"
+    (path,) = (tmp_path / MODELS[VAE] / "checkpoints").glob(f"ckpt-5.{spoil.split()[-1]}*")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
-    path.write_bytes(content[: len(content) // 2] if spoil == "truncate" else content)
-    if spoil == "remove":
-        path.unlink()
+    path.write_bytes(content if "flip" in spoil else content[: len(content) // 2])
     process = run(VAE, *SMALL, "--resume", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert re.search(r"ckpt-5 is damaged: .*; trying the one before\n$", process.stderr)
@@ -164,6 +161,7 @@ CHANGES = {
     "--latent-dim": ("2", "3"),
     "--learning-rate": ("0.004", "0.003"),
     "--beta": ("1.0", "2.0"),
+    "--image-size": ("None", "20"),
     "--epochs": ("5", "6"),
 }
 
@@ -174,10 +172,10 @@ def test_another_run_is_not_resumed(option, vae, whole):
     words = [*SMALL, "--resume", option, now]
     options = vae.parse_command_line(vae.commands(), words)
     options.model_dir = whole[VAE] / options.model_dir
-    images = vae.load_images("mnist", options.limit)
+    images = vae.load_images("mnist", options.limit, options.image_size)
+    shape = images.train.shape[1:]
     model = vae.VariationalAutoEncoder(
-        vae.build_encoder((28, 28, 1), options.latent_dim),
-        vae.build_decoder((28, 28, 1), options.latent_dim),
+        vae.build_encoder(shape, options.latent_dim), vae.build_decoder(shape, options.latent_dim)
     )
     with pytest.raises(vae.InputError) as caught:
         vae.train(model, images, vae.with_epsilon(options.latent_dim), options)
@@ -197,27 +195,23 @@ def test_a_script_that_is_edited_during_its_run(script, tmp_path):
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("content", ["", "garbage"])
-def test_a_damaged_list_of_checkpoints_is_made_anew(content, whole, tmp_path):
+def test_a_damaged_list_of_checkpoints_is_made_anew(whole, tmp_path):
     shutil.copytree(whole[DENOISER], tmp_path, dirs_exist_ok=True)
     folder = tmp_path / MODELS[DENOISER]
-    (folder / "checkpoints" / "checkpoint").write_text(content)
+    (folder / "checkpoints" / "checkpoint").write_text("garbage")
     (folder / "metrics.json").unlink()  # as after a run that was killed in its evaluation
     process = run(DENOISER, *SMALL, cwd=tmp_path)
     assert process.returncode == 2 and "stopped after epoch 5; accepted: --resume" in process.stderr
-    (folder / "checkpoints" / "checkpoint").write_text(content)
+    (folder / "checkpoints" / "checkpoint").write_text("")
     process = run(DENOISER, *SMALL, "--resume", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "resuming after epoch 5 of 5" in process.stdout
     same_end(DENOISER, whole[DENOISER], tmp_path)
 
 
-@pytest.mark.parametrize("option", ["--noise=0.4", "--image-size=20"])
-def test_another_run_of_the_denoiser_is_not_resumed(option, whole):
-    process = run(DENOISER, *SMALL, "--resume", option, cwd=whole[DENOISER])
-    name, now = option.split("=")
-    assert process.returncode == 2
-    assert re.search(f"{name} was (0.5|None) and is {now}", process.stderr)
+def test_another_noise_is_another_run(whole):
+    process = run(DENOISER, *SMALL, "--resume", "--noise", 0.4, cwd=whole[DENOISER])
+    assert process.returncode == 2 and "--noise was 0.5 and is 0.4" in process.stderr
 
 
 @BOTH

@@ -3,23 +3,19 @@
 import json
 
 import numpy as np
-from conftest import DENOISER, VAE, run
+from conftest import DENOISER, MODELS, VAE
 
 
-def test_the_denoiser_denoises(tmp_path):
+def test_the_denoiser_denoises(learned):
     """Noisy digits have 9.4 dB, and an autoencoder of clean digits makes little more of them."""
-    process = run(DENOISER, "--limit", 10000, "--epochs", 2, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    values = json.loads((tmp_path / "models/denoiser/metrics.json").read_text())
+    values = json.loads((learned / MODELS[DENOISER] / "metrics.json").read_text())
     assert values["psnr"] > values["noisy_psnr"] + 7
     assert values["ssim"] > values["noisy_ssim"] + 0.2
     assert values["mse"] < values["noisy_mse"] / 4
 
 
-def test_the_vae_models_digits(vae, tmp_path):
-    process = run(VAE, "--limit", 10000, "--epochs", 5, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    values = json.loads((tmp_path / "models/vae/metrics.json").read_text())
+def test_the_vae_models_digits(vae, learned):
+    values = json.loads((learned / MODELS[VAE] / "metrics.json").read_text())
     options = vae.parse_command_line(vae.commands(), [])
     untrained = vae.VariationalAutoEncoder(
         vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)

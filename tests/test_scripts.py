@@ -144,7 +144,6 @@ def test_another_seed_another_run_and_nothing_deleted(finished_run, tmp_path):
     assert one[key] != other[key]
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 255, 1), (100, 30, 3), (256, 256, 3)])
 def test_floats_and_other_orders_of_memory(vae, tmp_path):
     floats = np.linspace(0, 1, 20 * 64).reshape(20, 8, 8)
     np.savez(tmp_path / "floats.npz", x_train=floats, x_test=np.asfortranarray(floats))
@@ -175,6 +174,7 @@ def test_odd_classes_can_be_drawn(vae, tmp_path):
             assert max(picture.size) < 2000
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 255, 1), (100, 30, 3), (256, 256, 3)])
 def test_models_of_every_size_end_where_they_began(shape, denoiser, vae):
     images = np.zeros((2, *shape), np.float32)
     encoder = denoiser.build_encoder(shape)
