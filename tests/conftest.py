@@ -47,24 +47,6 @@ def vae():
     return load(VAE)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin looks for the marks
-def pytest_collection_modifyitems(items):
-    """Give each file to one worker, and the two that share the fixture `learned` to the same."""
-    for item in items:
-        name = "learned" if "learned" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))
-
-
-@pytest.fixture(scope="session")
-def learned(tmp_path_factory):
-    """The folder of a run of each script that is long enough to have learned something."""
-    folder = tmp_path_factory.mktemp("learned")
-    for script, epochs in ((DENOISER, 2), (VAE, 5)):
-        process = run(script, "--limit", 10000, "--epochs", epochs, cwd=folder)
-        assert process.returncode == 0, process.stderr
-    return folder
-
-
 @pytest.fixture(scope="session", params=[DENOISER, VAE])
 def finished_run(request, tmp_path_factory):
     """A short run of each script: (script, folder, the finished process)."""

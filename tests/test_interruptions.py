@@ -248,14 +248,14 @@ def test_stopped_by_a_signal(script, number, status, tmp_path):
     assert errors.startswith("\nstopped; to go on") and "Traceback" not in errors
     command = errors.partition("whole epoch: ")[2].strip()
     assert command.endswith("--epochs 500 --model-dir 'models é' --resume")
-    fresh = run(script, "--limit", 300, "--model-dir", "models é", cwd=folder)
-    assert fresh.returncode == 2 and "was stopped after epoch" in fresh.stderr
-    again = subprocess.Popen(
-        f"PYTHONUNBUFFERED=1 exec {command}", shell=True, cwd=folder, stdout=subprocess.PIPE
-    )
-    assert again.stdout.readline().startswith(b"resuming after epoch")
-    again.kill()
-    again.communicate()
+    if script == DENOISER:
+        fresh = run(script, "--limit", 300, "--model-dir", "models é", cwd=folder)
+        assert fresh.returncode == 2 and "was stopped after epoch" in fresh.stderr
+    if script == VAE:
+        go_on = f"PYTHONUNBUFFERED=1 exec {command}"
+        with subprocess.Popen(go_on, shell=True, cwd=folder, stdout=subprocess.PIPE) as again:
+            assert again.stdout.readline().startswith(b"resuming after epoch")
+            again.kill()
 
 
 def test_a_second_signal_ends_the_run_at_once(tmp_path):

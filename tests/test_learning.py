@@ -1,9 +1,50 @@
-"""Short trainings that must learn: the bounds are far from chance, and from a broken pairing."""
+"""Models that have learned something: their figures, and the examples that make use of them."""
 
+import importlib.util
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
-from conftest import DENOISER, MODELS, VAE
+import pytest
+from conftest import DENOISER, MODELS, ROOT, VAE, run
+from PIL import Image
+
+EXTENT = 4.2  # of the plane that the explorer shows, each way from 0
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """The folder of a run of each script that is long enough to have learned something."""
+    folder = tmp_path_factory.mktemp("learned")
+    for script, epochs in ((DENOISER, 2), (VAE, 5)):
+        process = run(script, "--limit", 10000, "--epochs", epochs, cwd=folder)
+        assert process.returncode == 0, process.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(learned):
+    return learned / "models"
+
+
+def example(name, *arguments, cwd):
+    """Run an example as a command, and return what it printed."""
+    command = [sys.executable, ROOT / "examples" / name, *map(str, arguments)]
+    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def test_the_denoiser_denoises(learned):
@@ -29,3 +70,207 @@ def test_the_vae_models_digits(vae, learned):
     without_z = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=(1, 2, 3)).mean()
     assert values["negative_elbo"] < without_z - 25
     assert values["kl"] > 2
+
+
+def test_examples_import_nothing_of_the_project():
+    for path in (ROOT / "examples").glob("*.py"):
+        text = path.read_text()
+        assert "AutoEncoder_tf2 import" not in text and "import Stacked" not in text
+        assert "sys.path" not in text
+
+
+def test_codes_as_features(models, tmp_path):
+    pytest.importorskip("sklearn", reason="examples/requirements.txt is not installed")
+    with np.load(ROOT / "data" / "mnist.npz") as arrays:
+        few = {name: arrays[name][:1000] for name in arrays.files}
+    np.savez(tmp_path / "few.npz", **few)
+    words = [
+        "--models",
+        models,
+        "--data",
+        tmp_path / "few.npz",
+        "--output",
+        tmp_path / "a" / "t.json",
+    ]
+    words += ["--picture", tmp_path / "b" / "clusters.png", "--limit", 800]
+    printed = example("codes_as_features.py", *words, cwd=tmp_path)
+    rows = json.loads((tmp_path / "a" / "t.json").read_text())
+    assert [(row["codes"], row["dimensions"]) for row in rows] == [
+        ("raw pixels", 784),
+        ("denoiser's code", 576),
+        ("PCA", 576),
+        ("VAE's z_mean", 2),
+        ("PCA", 2),
+    ]
+    assert sum(line.startswith("| ") for line in printed.splitlines()) == 2 + len(rows)
+    assert rows[0]["all labels"]["nearest neighbours"] > 0.8
+    assert rows[0]["100 labels"]["logistic regression"][0] > 0.5
+    for row in rows:
+        for scores in row["no labels"].values():
+            assert -0.1 < scores["ARI"] <= 1 and 0 <= scores["NMI"] <= 1
+            assert 0.1 <= scores["accuracy"] <= 1
+    with Image.open(tmp_path / "b" / "clusters.png") as picture:
+        assert picture.size == (1200, 1200)
+
+
+def test_cluster_scores_of_known_clusters():
+    pytest.importorskip("sklearn", reason="examples/requirements.txt is not installed")
+    labels = np.repeat(np.arange(10), 20)
+    codes = np.stack([np.cos(labels), np.sin(labels)], axis=-1) * 50
+    codes += np.random.default_rng(0).normal(size=codes.shape)
+    perfect = module("codes_as_features").cluster_scores(codes, labels)["k-means"]
+    assert perfect == {
+        "ARI": pytest.approx(1),
+        "NMI": pytest.approx(1),
+        "accuracy": pytest.approx(1),
+    }
+    mixed = module("codes_as_features").cluster_scores(codes, labels // 2)["k-means"]
+    assert mixed["accuracy"] == pytest.approx(0.5)  # ten clusters, of which five find a class
+
+
+def test_latent_tour(models, tmp_path, monkeypatch):
+    tour = module("latent_tour")
+    monkeypatch.setattr(tour, "FRAMES", 5)
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--models", str(models / "vae"), "--images-dir", str(tmp_path / "new")]
+    )
+    tour.main(tour.command_line())
+    with Image.open(tmp_path / "new" / "vae_tour.gif") as animation:
+        assert animation.n_frames == 5 and animation.info["loop"] == 0
+    with Image.open(tmp_path / "new" / "vae_interpolation.png") as picture:
+        assert picture.size[0] > 1000
+
+
+def test_the_tour_in_the_readme_is_whole_and_small():
+    path = ROOT / "images" / "vae_tour.gif"
+    assert path.stat().st_size < 3e6
+    with Image.open(path) as animation:
+        assert animation.n_frames == 150
+
+
+def test_the_tour_is_closed_and_smooth():
+    points = module("latent_tour").closed_path()
+    steps = np.linalg.norm(np.diff(np.vstack([points, points[:1]]), axis=0), axis=1)
+    assert len(points) == 150 and steps.max() < 0.13 and np.abs(points).max() < 2.5
+
+
+@pytest.fixture(scope="module")
+def page(models, tmp_path_factory):
+    """The explorer's page in a browser without a network; and the messages of its console."""
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine, and .ci/run could not install one")
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    path = tmp_path_factory.mktemp("page") / "explorer é.html"
+    example("latent_explorer.py", "--models", models / "vae", "--output", path, cwd=path.parent)
+    assert path.stat().st_size < 3e6
+    quiet = ["quic", "background-networking", "component-update", "sync", "gpu"]
+    flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{each}" for each in quiet)]
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        context = browser.new_context(
+            viewport={"width": 1100, "height": 900}, offline=True, has_touch=True
+        )
+        page = context.new_page()
+        page.messages, page.requests = [], []
+        page.on("console", lambda message: page.messages.append(message.text))
+        page.on("pageerror", lambda error: page.messages.append(str(error)))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]")
+        yield page
+        browser.close()
+
+
+def canvas(page, name):
+    """Return the grey pixels of a canvas of a digit, (28, 28), from 0 to 255."""
+    code = "n => [...document.getElementById(n).getContext('2d').getImageData(0, 0, 28, 28).data]"
+    return np.array(page.evaluate(code, name)).reshape(28, 28, 4)[..., 0]
+
+
+def hover(page, z):
+    """Move the mouse to a point of the plane, and return the point that the page says it is at."""
+    box = page.locator("#plane").bounding_box()
+    x, y = (0.5 + z[0] / EXTENT / 2) * box["width"], (0.5 - z[1] / EXTENT / 2) * box["height"]
+    page.mouse.move(box["x"] + x, box["y"] + y)
+    return position(page)
+
+
+def position(page):
+    text = page.locator("#position").inner_text()
+    return tuple(float(number) for number in text.strip("z= ()").split(","))
+
+
+def test_the_page_needs_no_network_and_says_nothing(page):
+    hover(page, (1, 1))
+    assert page.messages == []
+    assert all(url.startswith(("file:", "data:")) for url in page.requests)
+
+
+@pytest.mark.parametrize("z", [(0, 0), (0.7, -0.4), (-1.3, 0.9), (2.1, 2.1), (-3.0, 1.5)])
+def test_the_digit_is_the_decoders(z, page, models):
+    """Blended between tiles in 64 greys: 1.5 of 255 on average and 25 at most off the decoder's."""
+    import keras
+
+    at = hover(page, z)
+    assert at == pytest.approx(z, abs=0.02)
+    decoder = keras.models.load_model(models / "vae" / "decoder.keras")
+    expected = 255 * decoder(np.array([at])).numpy()[0, ..., 0]
+    difference = np.abs(canvas(page, "digit") - expected)
+    assert difference.mean() < 1.5 and difference.max() < 25
+    elsewhere = 255 * decoder(np.array([[-at[0] + 1.5, 0.5 - at[1]]])).numpy()[0, ..., 0]
+    other = np.abs(canvas(page, "digit") - elsewhere)
+    assert other.mean() > 2 * difference.mean()  # so the agreement is with this place's digit
+
+
+def test_pointing_at_a_test_digit(page, models):
+    import keras
+
+    points = np.array(page.evaluate("DATA.points"))
+    distances = np.linalg.norm(points[:, None, :2] - points[None, :, :2], axis=2)
+    shown = np.abs(points[:, :2]).max(axis=1) < EXTENT
+    alone = np.argmax(np.sort(distances)[:, 1] * shown)
+    hover(page, points[alone, :2])
+    with np.load(ROOT / "data" / "mnist.npz") as arrays:
+        digit, label = arrays["x_test"][alone], arrays["y_test"][alone]
+    assert np.abs(canvas(page, "original") - digit.astype(int)).max() <= 4
+    decoder = keras.models.load_model(models / "vae" / "decoder.keras")
+    expected = 255 * decoder(points[alone : alone + 1, :2]).numpy()[0, ..., 0]
+    assert np.abs(canvas(page, "reconstruction") - expected).mean() < 3
+    assert page.locator("#about").inner_text() == f"Test digit of class {label}."
+
+    button = page.get_by_role("button", name=f"Show class {label}")
+    before = page.locator("#plane").screenshot()
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert page.locator("#about").inner_text() == "Point at a dot."  # the digit is gone
+    assert page.locator("#plane").screenshot() != before
+    button.click()
+    assert page.locator("#about").inner_text() == f"Test digit of class {label}."
+
+
+def test_keys_and_fingers(page):
+    x, y = hover(page, (0.5, 0.5))
+    for key, (right, up) in {
+        "ArrowRight": (0.05, 0),
+        "ArrowUp": (0.05, 0.05),
+        "Shift+ArrowLeft": (-0.2, 0.05),
+        "Shift+ArrowDown": (-0.2, -0.2),
+    }.items():
+        page.keyboard.press(key)
+        assert position(page) == pytest.approx((x + right, y + up), abs=0.0021)
+    for _ in range(20):
+        page.keyboard.press("Shift+ArrowRight")
+    assert position(page)[0] == EXTENT  # and no further
+    box = page.locator("#plane").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert position(page) == pytest.approx((0, 0), abs=0.02)
+
+
+def test_the_page_on_a_phone_in_the_dark(page):
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 24)"
+    picture = page.locator("#plane").bounding_box()
+    assert picture["width"] == pytest.approx(picture["height"]) and picture["width"] > 330
+    assert page.messages == []

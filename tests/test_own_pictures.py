@@ -1,6 +1,7 @@
 """Own data in, own pictures in and out: folders, sizes, names, and nothing overwritten unasked."""
 
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def trained(folder, tmp_path_factory):
         assert process.returncode == 0, process.stderr
         assert metrics(place / MODELS[script])["data"] == str(folder)
     return place
+
+
+def command(module, trained, *words):
+    """Do in this process what a script does with words behind its name."""
+    models = trained / MODELS[f"{module.__name__}.py"]
+    words = [str(word) for word in (*words, "--model-dir", models)]
+    options = module.parse_command_line(module.commands(), words)
+    getattr(module, f"{options.command}_command")(options)
 
 
 def test_a_folder_is_read_whole_with_its_subfolders_as_labels(folder, vae):
@@ -91,7 +100,7 @@ def test_a_photo_is_read_as_the_camera_was_held(vae, tmp_path):
     assert vae.read_picture(tmp_path / "photo.jpg").shape == (30, 20, 3)
 
 
-def test_denoised_pictures_keep_size_and_name(trained, tmp_path):
+def test_denoised_pictures_keep_size_and_name(denoiser, trained, tmp_path):
     draw(tmp_path / "in" / "sub" / "b.gif", (40, 30))
     draw(tmp_path / "in" / "a.png", (12, 10), "RGB")
     draw(tmp_path / "c.jpeg", (12, 10))
@@ -107,34 +116,32 @@ def test_denoised_pictures_keep_size_and_name(trained, tmp_path):
 
     before = (tmp_path / "out" / "c.png").read_bytes()
     (tmp_path / "out" / "a.png").unlink()
-    again = run(DENOISER, *words, cwd=trained)
-    assert again.returncode == 2 and "exists; --force overwrites it" in again.stderr
+    with pytest.raises(denoiser.InputError, match=r"out/.* exists; --force overwrites it"):
+        command(denoiser, trained, *words)
     assert not (tmp_path / "out" / "a.png").exists()  # none is written where one is in the way
     (tmp_path / "out" / "c.png").write_bytes(b"")
-    assert run(DENOISER, *words, "--force", cwd=trained).returncode == 0
+    command(denoiser, trained, *words, "--force")
     assert (tmp_path / "out" / "c.png").read_bytes() == before
 
 
 def test_denoising_is_what_the_model_does(denoiser, trained, tmp_path):
     pixels = draw(tmp_path / "a.bmp", (12, 10), "RGB")
-    process = run(DENOISER, "denoise", tmp_path / "a.bmp", "--output", tmp_path, cwd=trained)
-    assert process.returncode == 0, process.stderr
+    command(denoiser, trained, "denoise", tmp_path / "a.bmp", "--output", tmp_path)
     model = denoiser.keras.models.load_model(trained / MODELS[DENOISER] / "model.keras")
     expected = np.rint(model(pixels[None] / 255).numpy()[0] * 255)
     found = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
     assert np.abs(found - expected).max() <= 1
 
 
-def test_two_pictures_of_one_name(trained, tmp_path):
+def test_two_pictures_of_one_name(denoiser, trained, tmp_path):
     draw(tmp_path / "a.png")
     draw(tmp_path / "a.bmp")
-    words = ["denoise", tmp_path, "--output", tmp_path / "out"]
-    process = run(DENOISER, *words, cwd=trained)
-    assert process.returncode == 2 and "a.png would be written twice" in process.stderr
+    with pytest.raises(denoiser.InputError, match=r"a\.png would be written twice"):
+        command(denoiser, trained, "denoise", tmp_path, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_generated_pictures(trained, tmp_path):
+def test_generated_pictures(vae, trained, tmp_path):
     words = ["generate", "--count", 12, "--output", tmp_path / "new"]
     assert run(VAE, *words, cwd=trained).returncode == 0
     files = sorted(path.name for path in (tmp_path / "new").iterdir())
@@ -142,9 +149,10 @@ def test_generated_pictures(trained, tmp_path):
     pictures = [np.asarray(Image.open(tmp_path / "new" / name)) for name in files]
     assert {picture.shape for picture in pictures} == {(10, 12, 3)}
     assert (pictures[0] != pictures[1]).any()
-    assert run(VAE, *words, cwd=trained).returncode == 2
+    with pytest.raises(vae.InputError, match=r"sample-01\.png exists"):
+        command(vae, trained, *words)
     words[-1] = tmp_path / "other"
-    assert run(VAE, *words, "--seed", 1, cwd=trained).returncode == 0
+    command(vae, trained, *words, "--seed", 1)
     assert (np.asarray(Image.open(tmp_path / "other" / "sample-01.png")) != pictures[0]).any()
 
 
@@ -161,15 +169,16 @@ def test_encoded_pictures(folder, trained, vae, tmp_path):
     np.testing.assert_allclose(found["z_log_sigma"], z_log_sigma, atol=1e-5)
     assert found["names"][0] == "a/00.png" and len(found["names"]) == 40
 
-    words = ["encode", folder, "--output", tmp_path / "no.npz", "--model-dir", MODELS[DENOISER]]
-    wrong = run(VAE, *words, cwd=trained)
-    assert wrong.returncode == 2 and "is not a readable model: ValueError: it is an" in wrong.stderr
+    shutil.copytree(trained / MODELS[DENOISER], tmp_path / MODELS[VAE])
+    with pytest.raises(vae.InputError, match="not a readable model: ValueError: it is another"):
+        command(vae, tmp_path, "encode", folder, "--output", tmp_path / "no.npz")
 
     x = np.zeros((5, 300, 14), np.uint8)
     np.savez(tmp_path / "x.npz", x_train=x, y_train=np.arange(5), x_test=x[:2], y_test=[7, 8])
-    assert run(VAE, "encode", tmp_path / "x.npz", "--output", output, cwd=trained).returncode == 2
-    words = ["encode", tmp_path / "x.npz", "--output", output, "--force"]
-    assert run(VAE, *words, cwd=trained).returncode == 0
+    words = ["encode", tmp_path / "x.npz", "--output", output]
+    with pytest.raises(vae.InputError, match="exists; --force overwrites it"):
+        command(vae, trained, *words)
+    command(vae, trained, *words, "--force")
     with np.load(output) as codes:
         assert codes["z_mean"].shape == (7, 2)
         np.testing.assert_array_equal(codes["labels"], [*range(5), 7, 8])
