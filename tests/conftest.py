@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,21 @@ def metrics(folder):
     """Return metrics.json without what may differ between two equal runs: the times."""
     values = json.loads((folder / "metrics.json").read_text())
     return {key: values[key] for key in values if key not in ("train_seconds", "images_per_second")}
+
+
+def same_end(script, one, other):
+    """Assert that two runs left the same weights, history and figures."""
+    import keras
+
+    one, other = one / MODELS[script], other / MODELS[script]
+    assert metrics(one) == metrics(other)
+    assert (one / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
+    for path in one.glob("*.keras"):
+        pairs = [
+            keras.models.load_model(folder / path.name).get_weights() for folder in (one, other)
+        ]
+        for first, second in zip(*pairs, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def load(script):

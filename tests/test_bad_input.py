@@ -110,14 +110,6 @@ def test_bad_files(vae, tmp_path):
         assert str(path) in message and text in message and "\n" not in message, (name, message)
 
 
-def test_an_npz_that_unpacks_to_too_much(vae, tmp_path, monkeypatch):
-    monkeypatch.setattr(vae, "UNPACKED_LIMIT", 40 * 28 * 28)  # the array, without its header
-    path = tmp_path / "bomb.npz"
-    np.savez_compressed(path, x_train=GREY)
-    with pytest.raises(vae.InputError, match=r"unpacks to 31,488 bytes"):
-        vae.load_images(str(path))
-
-
 @pytest.mark.parametrize(
     ("script", "name"),
     [(VAE, "truncated"), (VAE, "objects"), (VAE, "flat"), (DENOISER, "no_x_train")],

@@ -11,24 +11,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, metrics, run
+from conftest import DENOISER, MODELS, ROOT, VAE, run, same_end
 
 BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
 SMALL = ["--limit", "300", "--epochs", "5"]  # 5 steps an epoch
 KILLED = -signal.SIGKILL
-
-
-def same_end(script, one, other):
-    """Assert that two runs left the same weights, history and figures."""
-    one, other = one / MODELS[script], other / MODELS[script]
-    assert metrics(one) == metrics(other)
-    assert (one / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
-    for path in one.glob("*.keras"):
-        pairs = [
-            keras.models.load_model(folder / path.name).get_weights() for folder in (one, other)
-        ]
-        for first, second in zip(*pairs, strict=True):
-            np.testing.assert_array_equal(first, second)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import tomllib
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, metrics, run
+from conftest import DENOISER, MODELS, ROOT, VAE, metrics, run, same_end
 from PIL import Image
 
 BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
@@ -117,18 +117,10 @@ def test_saved_models_open_without_this_project(finished_run, tmp_path):
 
 
 def test_same_seed_same_bits(finished_run, tmp_path):
-    import keras
-
     script, folder, _ = finished_run
     again = run(script, "--limit", 500, "--epochs", 2, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    first, second = folder / MODELS[script], tmp_path / MODELS[script]
-    assert metrics(first) == metrics(second)
-    assert (first / "history.csv").read_bytes() == (second / "history.csv").read_bytes()
-    for path in first.glob("*.keras"):
-        weights = [keras.models.load_model(f / path.name).get_weights() for f in (first, second)]
-        for one, other in zip(*weights, strict=True):
-            np.testing.assert_array_equal(one, other)
+    same_end(script, folder, tmp_path)
 
 
 def test_another_seed_another_run_and_nothing_deleted(finished_run, tmp_path):
