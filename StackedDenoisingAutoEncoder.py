@@ -22,16 +22,15 @@ Vincent et al., Stacked Denoising Autoencoders, 2010, https://jmlr.org/papers/v1
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import json
 import math
 import os
 import platform
-import re
 import shlex
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -65,108 +64,6 @@ def commands():
         "denoise": ("clean pictures with the trained model", [*denoising, models, skip]),
     }
 
-
-# ==== The same in both scripts, 1 of 2: command line and imports ==================================
-
-
-def within(kind, minimum, maximum):
-    """Return a converter of an option's text to a `kind`, int or float, in [minimum, maximum]."""
-
-    def convert(text):
-        with contextlib.suppress(ValueError):
-            if minimum <= (value := kind(text)) <= maximum:
-                return value
-        name = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"'{text}' is not {name} from {minimum} to {maximum}")
-
-    return convert
-
-
-def data_source(text):
-    """Return the text of --data, if there is something of that name."""
-    if text in ("mnist", "fashion_mnist") or os.path.exists(text):
-        return text
-    accepted = "mnist, fashion_mnist, or the path of an .npz file or of a folder of pictures"
-    raise argparse.ArgumentTypeError(f"'{text}' does not exist; accepted: {accepted}")
-
-
-def parse_command_line(commands, arguments):
-    """Return the options in the words behind the script's name, and in `command` what to do.
-
-    `commands` maps names to (text, options), each option (name, type, default, text): a bool is a
-    switch, a default of `...` makes it compulsory. What names no command is for the first, train.
-    """
-    command = arguments[0] if arguments and arguments[0] in commands else "train"
-    texts = [f"{name}: {text}" for name, (text, _) in commands.items()]
-    parser = argparse.ArgumentParser(
-        prog=f"{Path(__file__).name} {command}",
-        description=f"{__doc__.splitlines()[0]} Commands: {'; '.join(texts)}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = lambda message: parser.exit(
-        2, f"error: {' '.join(message.split())}; see --help\n"
-    )
-    training = [
-        ("--data", data_source, "mnist", "mnist, fashion_mnist, an .npz file or a picture folder"),
-        ("--limit", within(int, 10, 10**9), None, "train on the first so many images only"),
-        ("--image-size", within(int, 8, 256), None, "resize images to so many pixels a side"),
-        ("--images-dir", Path, Path("images"), "folder for the pictures"),
-        ("--resume", bool, False, "go on with the run in --model-dir from its last whole epoch"),
-    ]
-    for name, kind, default, text in commands[command][1] + training * (command == "train"):
-        settings = {"action": "store_true"} if kind is bool else {"type": kind, "default": default}
-        if default is ...:
-            settings = {"type": kind, "required": True}
-        if not name.startswith("-"):
-            settings = {"type": kind, "nargs": "+" if name.endswith("s") else None}
-        parser.add_argument(name, help=text, **settings)
-    parser.set_defaults(command=command)
-    return parser.parse_args(arguments[arguments[:1] == [command] :])
-
-
-# Lines that TensorFlow's libraries write at every start, whether all is well or not.
-START_UP_CHATTER = re.compile(
-    r"^I\d{4} |All log messages before absl|To enable the following instructions|"
-    r"failed call to cuInit|Could not find cuda drivers"
-)
-
-
-@contextlib.contextmanager
-def without_start_up_chatter():
-    """Hold back what native code writes to the screen, then pass on all but the chatter."""
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-            held.seek(0)
-            for line in held.read().decode(errors="replace").splitlines():
-                if not START_UP_CHATTER.search(line):
-                    print(line, file=sys.stderr)
-
-
-if __name__ == "__main__":  # --help and mistakes answer before the slow imports
-    OPTIONS = parse_command_line(commands(), sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports needs no traceback
-
-os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
-with without_start_up_chatter():
-    import keras
-    import matplotlib
-    import numpy as np
-    import tensorflow as tf
-    from keras import layers
-    from matplotlib.figure import Figure
-    from PIL import Image, ImageOps
-
-    tf.config.list_logical_devices()  # starts the devices, which write lines of their own
-
-# ==== End of 1 of 2 ===============================================================================
 
 # ---- Model ---------------------------------------------------------------------------------------
 
@@ -281,7 +178,103 @@ def draw_pictures(options, model, images, history):
     draw_history(folder / "denoiser_loss.png", history, names, unit="nats per pixel")
 
 
-# ==== The same in both scripts, 2 of 2: data, training, files, plots ==============================
+# ==== The same in both scripts: command line, imports, data, training, files, plots ===============
+
+
+def within(kind, minimum, maximum):
+    """Return a converter of an option's text to a `kind`, int or float, in [minimum, maximum]."""
+
+    def convert(text):
+        with contextlib.suppress(ValueError):
+            if minimum <= (value := kind(text)) <= maximum:
+                return value
+        name = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"'{text}' is not {name} from {minimum} to {maximum}")
+
+    return convert
+
+
+def parse_command_line(commands, arguments):
+    """Return the options in the words behind the script's name, and in `command` what to do.
+
+    `commands` maps names to (text, options), each option (name, type, default, text): a bool is a
+    switch, a default of `...` makes it compulsory. What names no command is for the first, train.
+    """
+    command = arguments[0] if arguments and arguments[0] in commands else "train"
+    texts = [f"{name}: {text}" for name, (text, _) in commands.items()]
+    parser = argparse.ArgumentParser(
+        prog=f"{Path(__file__).name} {command}",
+        description=f"{__doc__.splitlines()[0]} Commands: {'; '.join(texts)}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = lambda message: parser.exit(
+        2, f"error: {' '.join(message.split())}; see --help\n"
+    )
+    training = [
+        ("--data", str, "mnist", "mnist, fashion_mnist, an .npz file or a picture folder"),
+        ("--limit", within(int, 10, 10**9), None, "train on the first so many images only"),
+        ("--image-size", within(int, 8, 256), None, "resize images to so many pixels a side"),
+        ("--images-dir", Path, Path("images"), "folder for the pictures"),
+        ("--resume", bool, False, "go on with the run in --model-dir from its last whole epoch"),
+    ]
+    for name, kind, default, text in commands[command][1] + training * (command == "train"):
+        settings = {"action": "store_true"} if kind is bool else {"type": kind, "default": default}
+        if default is ...:
+            settings = {"type": kind, "required": True}
+        if not name.startswith("-"):
+            settings = {"type": kind, "nargs": "+" if name.endswith("s") else None}
+        parser.add_argument(name, help=text, **settings)
+    parser.set_defaults(command=command)
+    return parser.parse_args(arguments[arguments[:1] == [command] :])
+
+
+# Drops what the native code of TensorFlow writes at every start, whether all is well or not: in a
+# process of its own, so that the last words of a crash come through.
+CHATTER_FILTER = r"""
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+chatter = re.compile(
+    rb"I\d{4} |.*All log messages before absl|To enable the following instructions|"
+    rb".*failed call to cuInit|.*Could not find cuda drivers"
+)
+for line in sys.stdin.buffer:
+    if not chatter.match(line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+
+
+@contextlib.contextmanager
+def without_start_up_chatter():
+    """Send what is written to the screen, by native code too, through CHATTER_FILTER."""
+    screen = os.dup(2)
+    with subprocess.Popen([sys.executable, "-c", CHATTER_FILTER], stdin=subprocess.PIPE) as passing:
+        os.dup2(passing.stdin.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+
+
+if __name__ == "__main__":  # --help and mistakes answer before the slow imports
+    OPTIONS = parse_command_line(commands(), sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports needs no traceback
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+with without_start_up_chatter():
+    import keras
+    import matplotlib
+    import numpy as np
+    import tensorflow as tf
+    from keras import layers
+    from matplotlib.figure import Figure
+    from PIL import Image, ImageOps
+
+    tf.config.list_logical_devices()  # starts the devices, which write lines of their own
+matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 UNPACKED_LIMIT = 4 * 2**30  # bytes that an archive, or the pictures of a folder, may unpack to
@@ -367,7 +360,9 @@ def read_arrays(source, image_size=None, skip_unreadable=False):
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in ARRAYS if name in archive.files}
     except Exception as error:  # zipfile, zlib and NumPy have many ways to call a file damaged
-        raise InputError(f"{path} is not a readable .npz file: {one_line(error)}") from error
+        accepted = "accepted: mnist, fashion_mnist, an .npz file, a folder of pictures"
+        problem = f"{path} is not a readable .npz file: {one_line(error)}"
+        raise InputError(f"{problem}; {accepted}") from error
 
 
 def check_unpacked_size(path):
@@ -484,8 +479,8 @@ def save_pictures(folder, images, force):
         raise InputError(f"{taken[0]} exists; --force overwrites it")
     for name, image in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / name) as path:
-            Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path, "PNG")
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        save(folder / name, picture.save)
 
 
 def open_model(path, ranks):
@@ -598,10 +593,10 @@ class Keeper(keras.callbacks.Callback):
         self.seconds = 0.0
         ignored = ("command", "resume", "images_dir", "model_dir", "importance_samples")
         self.settings = {k: v for k, v in vars(options).items() if k not in ignored}
-        source = self.settings.pop("data")  # comes last: a change of size or limit is named first
-        self.settings["data"] = (
-            f"{source} (CRC-32 of its training images: {zlib.crc32(images):08x})"
+        source = (
+            f"{self.settings.pop('data')} (CRC-32 of its training images: {zlib.crc32(images):08x})"
         )
+        self.settings["data"] = source  # the last, so that another --limit is named before it
         self.record = tf.Variable("", dtype=tf.string)
         weights = [*model.trainable_variables, *model.non_trainable_variables]
         variables = [variable.value for variable in weights + model.optimizer.variables]
@@ -609,11 +604,6 @@ class Keeper(keras.callbacks.Callback):
         self.folder = options.model_dir / "checkpoints"
         mend_list_of_checkpoints(self.folder)
         self.manager = tf.train.CheckpointManager(self.checkpoint, self.folder, max_to_keep=2)
-
-    def read(self, path):
-        """Return the settings, the history and the seconds of training that a checkpoint holds."""
-        tf.train.Checkpoint(record=self.record).restore(path).expect_partial()
-        return json.loads(self.record.numpy())
 
     def start(self):
         """Return the first epoch of a new run, 0; refuse to take the place of an unfinished one."""
@@ -630,25 +620,29 @@ class Keeper(keras.callbacks.Callback):
         """Return the epoch to go on with, after the newest checkpoint that is whole."""
         for path in reversed(self.manager.checkpoints):
             try:
-                settings, history, seconds = self.read(path)
-                changed = [
-                    k for k in settings | self.settings if settings.get(k) != self.settings.get(k)
-                ]
-                if not changed:
-                    self.checkpoint.restore(path).assert_existing_objects_matched()
+                tf.train.Checkpoint(record=self.record).restore(path).expect_partial()
+                settings, self.history, self.seconds = json.loads(self.record.numpy())
+                self.refuse_changes(settings)
+                self.checkpoint.restore(path).assert_existing_objects_matched()
+            except InputError:
+                raise
             except Exception as error:  # TensorFlow has many ways to call a file damaged
                 damage = f"{path} is damaged: {one_line(error)}"
                 print(f"{damage}; trying the one before", file=sys.stderr)
-                continue
-            for name in changed:
+            else:
+                print(f"resuming after epoch {len(self.history['loss'])} of {settings['epochs']}")
+                return len(self.history["loss"])
+        raise InputError(f"--resume: no readable checkpoint in {self.folder}")
+
+    def refuse_changes(self, settings):
+        """Raise InputError where the settings of a checkpoint are not those of this run."""
+        for name in settings | self.settings:
+            then, now = settings.get(name), self.settings.get(name)
+            if then != now:
+                option = f"--{name.replace('_', '-')}"
                 why = "; the learning rate is planned over all epochs" * (name == "epochs")
-                values = f"was {settings.get(name)} and is {self.settings.get(name)}{why}"
-                option = name.replace("_", "-")
-                raise InputError(f"--resume would make it another run: --{option} {values}")
-            self.history, self.seconds = history, seconds
-            print(f"resuming after epoch {len(history['loss'])} of {settings['epochs']}")
-            return len(history["loss"])
-        raise InputError(f"--resume: no readable checkpoint in {self.manager.directory}")
+                text = f"--resume would make it another run: {option} was {then} and is {now}{why}"
+                raise InputError(text)
 
     def check(self, loss, epoch, step):
         if not math.isfinite(loss):
@@ -682,14 +676,14 @@ def mend_list_of_checkpoints(folder):
     with contextlib.suppress(ValueError):
         if tf.train.get_checkpoint_state(str(folder)):
             return
-    paths = sorted(folder.glob("ckpt-*.index"), key=lambda path: path.stat().st_mtime)
-    lines = [f'model_checkpoint_path: "{path.stem}"' for path in paths[-1:]]
-    for path in paths:
-        lines.append(f'all_model_checkpoint_paths: "{path.stem}"')
-        lines.append(f"all_model_checkpoint_timestamps: {path.stat().st_mtime}")
-    if paths:
-        with replacing(folder / "checkpoint") as path:
-            path.write_text("\n".join(lines) + "\n")
+    times = {path.stem: path.stat().st_mtime for path in folder.glob("ckpt-*.index")}
+    names = sorted(times, key=times.get)
+    text = "".join(f'model_checkpoint_path: "{name}"\n' for name in names[-1:])
+    for name in names:
+        text += f'all_model_checkpoint_paths: "{name}"\n'
+        text += f"all_model_checkpoint_timestamps: {times[name]}\n"
+    if names:
+        save(folder / "checkpoint", lambda path: path.write_text(text))
 
 
 @contextlib.contextmanager
@@ -717,32 +711,23 @@ def run_folders(options):
         yield
 
 
-@contextlib.contextmanager
-def replacing(path):
-    """Give a path to write to, and rename it to `path` when all is written."""
+def save(path, write):
+    """Let `write(scratch)` write a file beside its place, and rename it to `path` once whole."""
     scratch = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield scratch
+        write(scratch)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
     print(f"wrote {path}")
 
 
-def save_model(model, path):
-    with replacing(path) as scratch:
-        model.save(scratch)
-
-
 def save_records(options, results, history, parameters, train_count, seconds):
     """Write history.csv, a row for each epoch, and metrics.json: results, run and every option."""
-    with replacing(options.model_dir / "history.csv") as path, path.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["epoch", *history])
-        rows = zip(*history.values(), strict=True)
-        table.writerows([epoch, *row] for epoch, row in enumerate(rows, start=1))
+    epochs = range(1, options.epochs + 1)
+    rows = [("epoch", *history), *zip(epochs, *history.values(), strict=True)]
+    table = "".join(",".join(map(str, row)) + "\n" for row in rows)
     settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(options).items()}
-    settings = {key: settings[key] for key in settings if key not in ("command", "resume")}
     run = {
         "parameters": parameters,
         "train_seconds": round(seconds, 2),
@@ -751,8 +736,9 @@ def save_records(options, results, history, parameters, train_count, seconds):
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-    with replacing(options.model_dir / "metrics.json") as path:
-        path.write_text(json.dumps(results | settings | run, indent=2) + "\n")
+    figures = json.dumps(results | settings | run, indent=2) + "\n"
+    save(options.model_dir / "history.csv", lambda path: path.write_text(table))
+    save(options.model_dir / "metrics.json", lambda path: path.write_text(figures))
 
 
 def mosaic(tiles, gap=2):
@@ -776,7 +762,7 @@ def draw_rows(path, title, names, rows):
     axes.set_yticks([(row + 0.5) * len(image) / len(tiles) for row in range(len(tiles))], names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    save_figure(figure, path)
+    save(path, figure.savefig)
 
 
 def draw_history(path, history, names, unit):
@@ -790,12 +776,7 @@ def draw_history(path, history, names, unit):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    save_figure(figure, path)
-
-
-def save_figure(figure, path):
-    with replacing(path) as scratch:
-        figure.savefig(scratch, dpi=150, bbox_inches="tight")
+    save(path, figure.savefig)
 
 
 def exit_status(command, options):
@@ -825,7 +806,7 @@ def exit_status(command, options):
     return 0
 
 
-# ==== End of 2 of 2 ===============================================================================
+# ==== End of what is the same in both scripts =====================================================
 
 
 def train_command(options):
@@ -847,8 +828,8 @@ def train_command(options):
         for name, unit in (("psnr", "dB"), ("ssim", ""), ("mse", ""), ("bce", "nats")):
             after, before = results[name], results[f"noisy_{name}"]
             print(f"  {name.upper():4} {unit:<8} {after:10.4f} {before:9.4f}")
-        save_model(model, options.model_dir / "model.keras")
-        save_model(encoder, options.model_dir / "encoder.keras")
+        save(options.model_dir / "model.keras", model.save)
+        save(options.model_dir / "encoder.keras", encoder.save)
         save_records(options, results, history, model.count_params(), len(images.train), seconds)
         draw_pictures(options, model, images.test, history)
 

@@ -153,7 +153,11 @@ def test_an_output_folder_that_is_a_file(script, tmp_path):
 def test_a_failed_write_leaves_the_old_file(vae, tmp_path):
     path = tmp_path / "figure.png"
     path.write_text("old")
-    with pytest.raises(RuntimeError), vae.replacing(path) as scratch:
+
+    def write(scratch):
         scratch.write_text("half")
         raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        vae.save(path, write)
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"] and path.read_text() == "old"

@@ -91,9 +91,7 @@ def trained(vae, tmp_path_factory):
     options = vae.parse_command_line(vae.commands(), words)
     options.model_dir = tmp_path_factory.mktemp("trained")
     keras.utils.set_random_seed(options.seed)
-    model = vae.VariationalAutoEncoder(
-        vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
-    )
+    model = vae.build_vae(vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2))
     vae.train(model, images, vae.with_epsilon(2), options)
     return model, images.test[:40], options
 
@@ -127,7 +125,7 @@ def test_importance_weighted_bound(vae, trained):
 def test_keras_evaluate_gives_means_over_images(beta, vae, trained):
     """Of loss, reconstruction and KL, also where the last batch is smaller than the others."""
     model, images, _ = trained
-    other = vae.VariationalAutoEncoder(model.encoder, model.decoder, beta)
+    other = vae.build_vae(model.encoder, model.decoder, beta)
     other.compile()
     batches = vae.frozen_batches(images, vae.with_epsilon(2), 3, "test", batch_size=25)
     found = other.evaluate(batches, verbose=0, return_dict=True)

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, spoilt or started twice: nothing is lost, nothing is mixed up."""
 
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -102,9 +103,7 @@ def options_of(vae, folder, *arguments):
 
 
 def build(vae):
-    return vae.VariationalAutoEncoder(
-        vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
-    )
+    return vae.build_vae(vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2))
 
 
 def test_a_flipped_bit_anywhere_is_never_loaded(vae, tmp_path):
@@ -161,7 +160,7 @@ def test_another_run_is_not_resumed(option, vae, whole):
     options.model_dir = whole[VAE] / options.model_dir
     images = vae.load_images("mnist", options.limit, options.image_size)
     shape = images.train.shape[1:]
-    model = vae.VariationalAutoEncoder(
+    model = vae.build_vae(
         vae.build_encoder(shape, options.latent_dim), vae.build_decoder(shape, options.latent_dim)
     )
     with pytest.raises(vae.InputError) as caught:
@@ -300,6 +299,44 @@ def test_a_full_disk_leaves_no_broken_file(script, tmp_path):
     assert not [
         name for name in files if name.endswith((".keras", ".json", ".csv", ".png", "index"))
     ]
+
+
+RESUMED = [*SMALL, "--resume"]  # a finished run: all that is left to do is to write its files
+WRITTEN = [(s, RESUMED, kind) for s in MODELS for kind in (".keras", ".csv", ".json", ".png")] + [
+    (DENOISER, ["denoise", "images", "--output", "new"], ".png"),
+    (VAE, ["generate", "--output", "new"], ".png"),
+    (VAE, ["encode", "images", "--output", "codes.npz"], ".npz"),
+]
+
+
+@pytest.mark.parametrize(("script", "words", "kind"), WRITTEN)
+def test_a_disk_that_fills_up_leaves_whole_files(
+    script, words, kind, denoiser, vae, whole, tmp_path, monkeypatch, capsys
+):
+    """The disk is full when the first file of a kind is written: none is left, and none is lost."""
+    module = {DENOISER: denoiser, VAE: vae}[script]
+    shutil.copytree(whole[script], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    options = module.parse_command_line(module.commands(), words)
+    command = getattr(module, f"{options.command}_command")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.suffix == kind}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = module.save
+
+    def save_on_a_full_disk(path, write):
+        if path.suffix == kind:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        save(path, write)
+
+    monkeypatch.setattr(module, "save", save_on_a_full_disk)
+    try:
+        status = module.exit_status(command, options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert status == 2
+    assert re.match(r"error: .*(File too large|27)", capsys.readouterr().err)
+    after = {path: path.read_bytes() for path in Path().rglob("*") if path.suffix == kind}
+    assert after == before
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_training(vae, tmp_path, monkeypatch):

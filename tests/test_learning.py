@@ -58,9 +58,7 @@ def test_the_denoiser_denoises(learned):
 def test_the_vae_models_digits(vae, learned):
     values = json.loads((learned / MODELS[VAE] / "metrics.json").read_text())
     options = vae.parse_command_line(vae.commands(), [])
-    untrained = vae.VariationalAutoEncoder(
-        vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
-    )
+    untrained = vae.build_vae(vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2))
     images = vae.load_images("mnist", 10000)
     before = vae.evaluate(untrained, images.test[:200], options)
     assert values["negative_elbo"] < before["negative_elbo"] - 300

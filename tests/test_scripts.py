@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,13 +24,11 @@ PICTURES = {
 }
 
 
-def test_the_parts_that_both_scripts_need_are_the_same():
-    mark = re.compile(
-        r"^# ==== The same in both scripts.*?^# ==== End of.*?$", re.DOTALL | re.MULTILINE
-    )
-    parts = [mark.findall((ROOT / script).read_text()) for script in (DENOISER, VAE)]
-    assert len(parts[0]) == 2
-    assert parts[0] == parts[1]
+def test_the_block_that_both_scripts_need_is_the_same():
+    marks = r"^# ==== The same in both scripts.*?^# ==== End of what is the same.*?$"
+    find = re.compile(marks, re.DOTALL | re.MULTILINE).findall
+    (one,), (other,) = (find((ROOT / script).read_text()) for script in (DENOISER, VAE))
+    assert one == other
 
 
 @BOTH
@@ -50,6 +49,16 @@ def test_screen(finished_run):
     assert {path for path in written if path.startswith("images/")} == {
         f"images/{name}" for name in PICTURES[script]
     }
+
+
+@BOTH
+def test_the_last_words_of_a_crash_in_native_code_reach_the_screen(script, tmp_path):
+    """As of TensorFlow's import on a processor that it was not built for."""
+    crash = "import os\nos.write(2, b'I0000 chatter\\nF0000 no AVX\\n')\nos.abort()\n"
+    (tmp_path / "keras.py").write_text(crash)
+    process = run(script, cwd=tmp_path, PYTHONPATH=tmp_path)
+    assert process.returncode == -signal.SIGABRT
+    assert process.stderr == "F0000 no AVX\n"
 
 
 def test_only_finished_files_are_left(finished_run):
