@@ -50,7 +50,7 @@ def commands():
     training = [
         ("--epochs", within(int, 1, 10**6), 14, "passes over the training images"),
         ("--batch-size", within(int, 1, 10**6), 64, "images in a training step"),
-        ("--learning-rate", within(float, 1e-9, 10), 2e-3, "peak of Adam's rate (a warm cosine)"),
+        ("--learning-rate", within(float, 1e-9, 10), 8e-3, "peak of Adam's rate (a warm cosine)"),
         ("--noise", within(float, 1e-3, 100), 0.5, "standard deviation of the noise on the pixels"),
         ("--seed", within(int, 0, 2**31 - 1), 0, "decides weights, data order and every draw"),
     ]

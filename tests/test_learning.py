@@ -53,6 +53,7 @@ def test_the_denoiser_denoises(learned):
     assert values["psnr"] > values["noisy_psnr"] + 7
     assert values["ssim"] > values["noisy_ssim"] + 0.2
     assert values["mse"] < values["noisy_mse"] / 4
+    assert values["psnr"] > 18.5  # 19.06 was seen here, and 17.55 with a recipe that was slower
 
 
 def test_the_vae_models_digits(vae, learned):
@@ -68,6 +69,7 @@ def test_the_vae_models_digits(vae, learned):
     without_z = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=(1, 2, 3)).mean()
     assert values["negative_elbo"] < without_z - 25
     assert values["kl"] > 2
+    assert values["negative_elbo"] < 158  # 153.7 was seen here, and 162.1 with a slower recipe
 
 
 def test_examples_import_nothing_of_the_project():

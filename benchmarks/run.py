@@ -1,0 +1,527 @@
+"""Makes the figures of RESULTS.md: the two scripts beside what they are measured against.
+
+    python benchmarks/run.py --help                  # the parts, and how long each takes
+    python benchmarks/run.py ours --seeds 0 1 2
+    python benchmarks/tables.py                      # writes RESULTS.md and its picture
+
+Every result is a line of benchmarks/results.jsonl, with its seed, versions and machine. What has a
+line is not made again, and a training that was stopped goes on after its last whole epoch.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.jsonl"
+WORK = HERE / "work"  # models and checkpoints; not under version control
+DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
+SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.py"}
+LONG = ["--epochs", "48"]  # of the VAE's long run, as in the README
+BUDGETS = (1, 2, 4, 8)  # epochs of shorter runs, for the curve
+
+# ---- Results -------------------------------------------------------------------------------------
+
+
+def machine():
+    """Return what a time depends on: processor, cores and versions."""
+    from importlib.metadata import version
+
+    cpu = Path("/proc/cpuinfo")
+    names = (
+        [line for line in cpu.read_text().splitlines() if "model name" in line]
+        if cpu.exists()
+        else []
+    )
+    return {
+        "processor": names[0].partition(": ")[2] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", os.cpu_count())),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("tensorflow", "keras", "numpy")},
+    }
+
+
+def results():
+    return (
+        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    )
+
+
+def is_done(**key):
+    """Tell whether there is a result of that key; say so where there is."""
+    found = any(all(line.get(k) == v for k, v in key.items()) for line in results())
+    if found:
+        print(f"done before: {key}")
+    return found
+
+
+def keep(**line):
+    line |= {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print({name: value for name, value in line.items() if name not in ("machine", "history")})
+
+
+# ---- The two scripts, as commands ----------------------------------------------------------------
+
+
+def run_script(part, script, seed, *arguments):
+    """Run a script as a user does; keep its metrics, its time as a process and its peak memory."""
+    key = {"part": part, "program": script, "seed": seed, "arguments": [*arguments]}
+    if is_done(**key):
+        return
+    folder = WORK / "-".join([script, f"seed{seed}", *arguments]).replace("---", "-")
+    arguments = ["--seed", str(seed), *arguments]
+    command = [sys.executable, SCRIPTS[script], *arguments]
+    command += ["--model-dir", folder, "--images-dir", folder]
+    resumed = any(folder.glob("checkpoints/*.index"))
+    since = time.perf_counter()
+    process = subprocess.Popen(command + ["--resume"] * resumed)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"error: {script} ended with status {os.waitstatus_to_exitcode(status)}")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    history = (folder / "history.csv").read_text()
+    seconds = None if resumed else round(time.perf_counter() - since, 1)
+    memory = None if resumed else usage.ru_maxrss / 1e6  # GB; Linux counts in KiB
+    keep(**key, metrics=metrics, process_seconds=seconds, memory=memory, history=history)
+
+
+def ours(options):
+    for seed in options.seeds:
+        for script in SCRIPTS:
+            run_script("ours", script, seed)
+
+
+def long(options):
+    for seed in options.seeds:
+        run_script("long", VAE, seed, *LONG)
+
+
+def budgets(options):
+    for seed in options.seeds:
+        for script in SCRIPTS:
+            for epochs in BUDGETS:
+                run_script("budgets", script, seed, "--epochs", str(epochs))
+
+
+# ---- Yardsticks ----------------------------------------------------------------------------------
+
+
+def load(script):
+    """Return a script as a module, for its data, its loss and its evaluation."""
+    spec = importlib.util.spec_from_file_location(script, SCRIPTS[script])
+    module = sys.modules[script] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def keras_vae(script):
+    """Return the model of the Keras VAE example, with its 16 wide bottleneck before the plane.
+
+    https://keras.io/examples/generative/vae/
+    """
+    keras, layers = script.keras, script.layers
+    settings = {"strides": 2, "padding": "same", "activation": "relu"}
+    x = image = keras.Input((28, 28, 1))
+    x = layers.Conv2D(32, 3, **settings)(x)
+    x = layers.Conv2D(64, 3, **settings)(x)
+    x = layers.Dense(16, activation="relu")(layers.Flatten()(x))
+    # The example's layer gives log sigma^2; ours is half of that.
+    encoder = keras.Model(image, [layers.Dense(2)(x), 0.5 * layers.Dense(2)(x)])
+    x = z = keras.Input((2,))
+    x = layers.Dense(7 * 7 * 64, activation="relu")(x)
+    x = layers.Reshape((7, 7, 64))(x)
+    x = layers.Conv2DTranspose(64, 3, **settings)(x)
+    x = layers.Conv2DTranspose(32, 3, **settings)(x)
+    x = layers.Conv2DTranspose(1, 3, padding="same")(x)
+    return script.build_vae(encoder, keras.Model(z, x))
+
+
+def keras_denoiser(script):
+    """Return the model of the Keras denoising example: https://keras.io/examples/vision/autoencoder/"""
+    layers = script.layers
+    settings = {"padding": "same", "activation": "relu"}
+    x = image = script.keras.Input((28, 28, 1))
+    for _ in range(2):
+        x = layers.Conv2D(32, 3, **settings)(x)
+        x = layers.MaxPooling2D(2, padding="same")(x)
+    for _ in range(2):
+        x = layers.Conv2DTranspose(32, 3, strides=2, **settings)(x)
+    return script.keras.Model(image, layers.Conv2D(1, 3, padding="same")(x))
+
+
+def older_denoiser(script):
+    """Return the 5x5 denoiser with 64 filters throughout, of older tutorials."""
+    layers = script.layers
+    settings = {"padding": "same", "activation": "relu"}
+    x = image = script.keras.Input((28, 28, 1))
+    x = layers.Conv2D(64, 5, **settings)(x)
+    for _ in range(2):
+        x = layers.Conv2D(64, 5, **settings)(x)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(64, 5, **settings)(x)
+    for _ in range(2):
+        x = layers.Conv2DTranspose(64, 5, strides=2, **settings)(x)
+    return script.keras.Model(image, layers.Conv2D(1, 5, padding="same")(x))
+
+
+YARDSTICKS = {  # name: script whose data, loss and evaluation it shares, model, rate, batch, epochs
+    "keras-vae": (VAE, keras_vae, 1e-3, 128, 30),
+    "keras-denoiser": (DENOISER, keras_denoiser, 1e-3, 128, 100),
+    "older-denoiser": (DENOISER, older_denoiser, 1e-5, 64, 25),
+}
+
+
+def compiled(script, name, model, optimizer):
+    """Compile a model with the loss of its kind; return what makes its batches."""
+    if name == VAE:
+        model.compile(optimizer)
+        return script.with_epsilon(2)
+    loss = script.keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(optimizer, loss=loss, metrics=[script.psnr])
+    return script.with_noise(0.5)
+
+
+def parameters(model):
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def yardstick(name, options):
+    """Train on all 60,000 digits as the example does, with the test figures after every epoch."""
+    kind, build, rate, batch_size, epochs = YARDSTICKS[name]
+    script = load(kind)
+    for seed in options.seeds:
+        if is_done(part="yardstick", program=name, seed=seed):
+            continue
+        script.keras.utils.set_random_seed(seed)
+        images = script.load_images("mnist")
+        train = script.np.concatenate([images.train, images.validation])
+        model = build(script)
+        prepare = compiled(script, kind, model, script.keras.optimizers.Adam(rate))
+        model.optimizer.build(model.trainable_variables)
+        run = SimpleNamespace(
+            seed=seed,
+            batch_size=batch_size,
+            epochs=epochs,
+            noise=0.5,
+            data="mnist",
+            importance_samples=50,
+            model_dir=WORK / f"{name}-seed{seed}",
+        )
+        run.model_dir.mkdir(parents=True, exist_ok=True)
+        keeper = script.Keeper(model, train, run)
+        first = keeper.restore() if keeper.manager.latest_checkpoint else 0
+        model.fit(
+            script.training_batches(train, prepare, run, first),
+            initial_epoch=first,
+            epochs=epochs,
+            steps_per_epoch=math.ceil(len(train) / batch_size),
+            validation_data=script.frozen_batches(images.test, prepare, seed, "test"),
+            callbacks=[keeper],
+            shuffle=False,  # the batches are in a drawn order already
+            verbose=2,
+        )
+        if kind == DENOISER:
+            probabilities = script.layers.Activation("sigmoid")(model.output)
+            model = script.keras.Model(model.input, probabilities)
+        metrics = script.evaluate(model, images.test, run) | {"train_seconds": keeper.seconds}
+        metrics |= {"epochs": epochs, "parameters": parameters(model)}
+        keep(part="yardstick", program=name, seed=seed, metrics=metrics, history=keeper.history)
+
+
+def yardstick_part(name):
+    return lambda options: yardstick(name, options)
+
+
+# ---- Likelihood of a VAE on the plane ------------------------------------------------------------
+
+
+def log_likelihood_by_quadrature(script, decoder, images, extent=6.0, step=0.02):
+    """Return log p(x) in nats of each image, the integral of p(x|z) p(z) over a grid of the plane.
+
+    log p(x|z) of all images at all grid points is one matrix product, taken a slice of the grid at
+    a time: x * logit summed over pixels, less the softplus, which the image has no part in.
+
+    Args:
+        decoder: from z (n, 2) to logits.
+        images: float32 (n, pixels), in [0, 1].
+    """
+    tf, np = script.tf, script.np
+    axis = np.arange(-extent, extent + step / 2, step)
+    total = tf.fill(len(images), -np.inf)
+    for x in axis:
+        z = tf.constant(np.stack([np.full_like(axis, x), axis], axis=1), tf.float32)
+        logits = tf.reshape(decoder(z), (len(axis), -1))
+        prior = script.log_normal_density(z) - tf.reduce_sum(tf.nn.softplus(logits), axis=1)
+        joint = tf.matmul(images, logits, transpose_b=True) + prior  # (images, points)
+        total = tf.reduce_logsumexp(tf.stack([total, tf.reduce_logsumexp(joint, axis=1)]), axis=0)
+    return total.numpy() + 2 * math.log(step)
+
+
+def likelihood(options):
+    """Hold the estimates of trained VAEs against the integral, and grey against binary digits."""
+    script = load(VAE)
+    np, tf = script.np, script.tf
+    grey = script.load_images("mnist").test
+    draw = np.random.default_rng(0)
+    binary = np.uint8(255 * (draw.random(grey.shape) < grey / 255))
+    for line in results():
+        if line["part"] not in ("ours", "long") or line["program"] != VAE:
+            continue
+        key = {"part": "likelihood", "of": line["part"], "seed": line["seed"]}
+        if line["seed"] not in options.seeds or is_done(**key):
+            continue
+        folder = WORK / "-".join([VAE, f"seed{line['seed']}", *line["arguments"]]).replace(
+            "---", "-"
+        )
+        encoder, decoder = (
+            script.open_model(folder / f"{n}.keras", r)
+            for n, r in (("encoder", [4, 2, 2]), ("decoder", [2, 4]))
+        )
+        logits = script.keras.Model(decoder.input, decoder.layers[-1].input)
+        vae = script.build_vae(encoder, logits)
+        run = SimpleNamespace(importance_samples=500, seed=line["seed"])
+        found = script.evaluate(vae, grey, run)
+        flat = tf.constant(script.to_unit(grey).numpy().reshape(len(grey), -1))
+        quadrature = log_likelihood_by_quadrature(script, logits, flat)
+        on_binary = script.evaluate(vae, binary, SimpleNamespace(importance_samples=50, seed=0))
+        keep(**key, metrics=found, quadrature=float(quadrature.mean()), binary=on_binary)
+
+
+# ---- Classical denoisers -------------------------------------------------------------------------
+
+
+def classical_denoisers():
+    """Return {name: (function of a noisy image and a setting, settings to choose from)}."""
+    from bm3d import bm3d
+    from skimage import restoration
+    from skimage.filters import median
+    from skimage.morphology import disk
+
+    def non_local_means(image, h):
+        return restoration.denoise_nl_means(image, patch_size=5, patch_distance=6, h=h, sigma=0.35)
+
+    return {
+        "median filter": (lambda x, radius: median(x, disk(radius)), (1, 2, 3)),
+        "bilateral filter": (
+            lambda x, sigma: restoration.denoise_bilateral(x, sigma_color=sigma, sigma_spatial=1.5),
+            (0.3, 0.6, 1.2),
+        ),
+        "total variation": (
+            lambda x, weight: restoration.denoise_tv_chambolle(x, weight=weight),
+            (0.2, 0.3, 0.4, 0.6, 0.8),
+        ),
+        "non-local means": (non_local_means, (0.2, 0.3, 0.4, 0.6)),
+        "BM3D": (lambda x, sigma: bm3d(x, sigma), (0.3, 0.4, 0.5, 0.6)),
+    }
+
+
+def classical(options):
+    """Denoise the frozen noisy test digits; the setting is the best on 200 validation digits."""
+    script = load(DENOISER)
+    np = script.np
+    images = script.load_images("mnist")
+    prepare = script.with_noise(0.5)
+
+    def figures(denoise, setting, part, name):
+        batches = script.frozen_batches(part, prepare, 0, name)
+        found = []
+        for noisy, clean in batches.as_numpy_iterator():
+            out = np.stack([denoise(image[..., 0], setting) for image in noisy])[..., np.newaxis]
+            out = np.clip(out, 0, 1).astype(np.float32)
+            found.append(script.figures_of_merit(clean, out))
+        return {k: float(np.concatenate([f[k] for f in found]).mean()) for k in found[0]}
+
+    for name, (denoise, settings) in classical_denoisers().items():
+        if is_done(part="classical", program=name):
+            continue
+        few = images.validation[:200]
+        tried = {s: figures(denoise, s, few, "validation")["psnr"] for s in settings}
+        best = max(tried, key=tried.get)
+        since = time.perf_counter()
+        metrics = figures(denoise, best, images.test, "test")
+        rate = len(images.test) / (time.perf_counter() - since)
+        keep(
+            part="classical",
+            program=name,
+            setting=best,
+            tried=list(tried.items()),
+            metrics=metrics,
+            images_per_second=rate,
+        )
+
+
+# ---- Speed ---------------------------------------------------------------------------------------
+
+
+def programs(size=28):
+    """Yield (name, script, model, batches of its training, batch size) of the four to be timed."""
+    for kind in SCRIPTS:
+        script = load(kind)
+        options = script.parse_command_line(script.commands(), [])
+        shape = (size, size, 1)
+        if kind == VAE:
+            encoder, decoder = script.build_encoder(shape, 2), script.build_decoder(shape, 2)
+            model = script.build_vae(encoder, decoder)
+        else:
+            encoder = script.build_encoder(shape)
+            decoder = script.build_decoder(shape, encoder.output.shape[1:])
+            model = script.keras.Model(encoder.input, decoder(encoder.output))
+        yield kind, script, model, script.keras.optimizers.Adam(1e-3), options.batch_size
+    for name in ("keras-vae", "keras-denoiser"):
+        kind, build, rate, batch_size, _ = YARDSTICKS[name]
+        script = sys.modules[kind]
+        yield name, script, build(script), script.keras.optimizers.Adam(rate), batch_size
+
+
+def floating_point_operations(tf, model, batch):
+    """Return the floating-point operations of a training step, by TensorFlow's profiler."""
+    profiler = tf.compat.v1.profiler
+    settings = profiler.ProfileOptionBuilder.float_operation() | {"output": "none"}
+    step = tf.function(model.train_step, autograph=False).get_concrete_function(batch)
+    return profiler.profile(step.graph, options=settings).total_float_ops
+
+
+def matmul_rate(tf, side=2048):
+    """Return the floating-point operations a second of one large fp32 matrix product."""
+    matrix = tf.ones((side, side))
+    since = time.perf_counter()
+    tf.matmul(matrix, matrix).numpy()
+    return 2 * side**3 / (time.perf_counter() - since)
+
+
+def timed(model, batches, steps):
+    """Return the seconds of so many training steps."""
+    since = time.perf_counter()
+    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+    return time.perf_counter() - since
+
+
+def endless(script, kind, images, batch_size, prepare=None):
+    """Return the batches of a training that does not end, and what makes them."""
+    prepare = prepare or (script.with_epsilon(2) if kind == VAE else script.with_noise(0.5))
+    run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10**6)
+    return script.training_batches(images, prepare, run)
+
+
+def speed(options):
+    """Time the two scripts and the two Keras examples in turn, nine rounds of some seconds each."""
+    if is_done(part="speed"):
+        return
+    made = []
+    for name, script, model, optimizer, batch_size in programs():
+        kind = YARDSTICKS[name][0] if name in YARDSTICKS else name
+        compiled(script, kind, model, optimizer)
+        batches = endless(script, kind, script.load_images("mnist").train, batch_size)
+        operations = floating_point_operations(script.tf, model, next(iter(batches))) / batch_size
+        steps = 19200 // batch_size
+        timed(model, batches, 10)  # traces and warms up
+        made.append((name, script.tf, model, batches, batch_size, steps, operations, []))
+    peaks = []
+    for _ in range(9):
+        for _, tf, model, batches, batch_size, steps, _, rates in made:
+            peaks.append(matmul_rate(tf))
+            rates.append(steps * batch_size / timed(model, batches, steps))
+    peak = statistics.median(peaks)
+    for name, _, model, _, _, _, operations, rates in made:
+        rate = statistics.median(rates)
+        keep(
+            part="speed",
+            program=name,
+            images_per_second=rate,
+            rates=rates,
+            peak=peak,
+            operations_per_image=operations,
+            share_of_peak=rate * operations / peak,
+            parameters=parameters(model),
+        )
+
+
+def pipeline(options):
+    """Time the input pipeline alone, and training with it and with one batch again and again."""
+    if is_done(part="pipeline"):
+        return
+    for name, script, model, optimizer, batch_size in programs():
+        if name in YARDSTICKS:
+            continue
+        compiled(script, name, model, optimizer)
+        images, steps = script.load_images("mnist").train, 300
+        batches = endless(script, name, images, batch_size)
+        repeated = script.tf.data.Dataset.from_tensors(next(iter(batches))).repeat()
+        for source in (batches, repeated):
+            timed(model, source, 10)
+        seconds = {"pipeline alone": [], "training": [], "training without it": []}
+        for _ in range(7):
+            since = time.perf_counter()
+            for _ in batches.take(steps):
+                pass
+            seconds["pipeline alone"].append(time.perf_counter() - since)
+            seconds["training"].append(timed(model, batches, steps))
+            seconds["training without it"].append(timed(model, repeated, steps))
+        milliseconds = {k: 1000 * statistics.median(v) / steps for k, v in seconds.items()}
+        keep(part="pipeline", program=name, batch_size=batch_size, milliseconds=milliseconds)
+
+
+def scaling(options):
+    """Time a whole epoch for more and more images, and some steps for larger and larger ones."""
+    for size, limits in ((28, (5000, 10000, 20000, 40000, 55000)), (56, (2000,)), (112, (1000,))):
+        for name, script, model, optimizer, batch_size in programs(size):
+            if name in YARDSTICKS:
+                continue
+            compiled(script, name, model, optimizer)
+            for limit in limits:
+                if is_done(part="scaling", program=name, size=size, images=limit):
+                    continue
+                images = script.load_images("mnist", limit, size).train
+                batches = endless(script, name, images, batch_size)
+                timed(model, batches, 5)
+                steps = math.ceil(len(images) / batch_size)
+                seconds = statistics.median(timed(model, batches, steps) for _ in range(3))
+                keep(part="scaling", program=name, size=size, images=len(images), seconds=seconds)
+
+
+# ---- Command line --------------------------------------------------------------------------------
+
+PARTS = {
+    "ours": (ours, "default runs of both scripts: about 12 minutes a seed"),
+    "long": (long, "long runs of the VAE: 15 minutes a seed"),
+    "budgets": (budgets, "runs of fewer epochs, for the curve: about 8 minutes a seed"),
+    "keras-vae": (yardstick_part("keras-vae"), "30 epochs: about 15 minutes a seed"),
+    "keras-denoiser": (yardstick_part("keras-denoiser"), "100 epochs: about 45 minutes a seed"),
+    "older-denoiser": (yardstick_part("older-denoiser"), "25 epochs: about 2.5 hours a seed"),
+    "likelihood": (likelihood, "500 samples, quadrature, binary digits: 3 minutes a model"),
+    "classical": (classical, "classical denoisers on the test digits: about 20 minutes"),
+    "speed": (speed, "the four trainings in turn: about 8 minutes"),
+    "pipeline": (pipeline, "input pipeline against training: about 2 minutes"),
+    "scaling": (scaling, "number and size of images: about 5 minutes"),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="parts: " + "; ".join(f"{name}: {text}" for name, (_, text) in PARTS.items()),
+    )
+    parser.add_argument("parts", nargs="+", choices=PARTS, metavar="part")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    for name in options.parts:
+        function, text = PARTS[name]
+        print(f"{name}: {text}", flush=True)
+        function(options)
+
+
+if __name__ == "__main__":
+    main()
