@@ -110,7 +110,8 @@ def build_decoder(shape, latent_dim):
     doublings = halvings(shape)
     height, width = (math.ceil(side / 2**doublings) for side in shape[:2])  # 7, 7
     z = keras.Input((latent_dim,), name="z")
-    frequencies = keras.initializers.RandomNormal(stddev=4)  # in radians per unit of z
+    # In radians per unit of z; lower where there are more dimensions to hold the same waves.
+    frequencies = keras.initializers.RandomNormal(stddev=4 * (2 / latent_dim) ** 1.5)
     phases = keras.initializers.RandomUniform(-math.pi, math.pi)
     x = layers.Dense(512, kernel_initializer=frequencies, bias_initializer=phases)(z)
     x = keras.ops.sin(x)
