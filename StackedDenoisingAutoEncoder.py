@@ -728,6 +728,7 @@ def save_records(options, results, history, parameters, train_count, seconds):
     rows = [("epoch", *history), *zip(epochs, *history.values(), strict=True)]
     table = "".join(",".join(map(str, row)) + "\n" for row in rows)
     settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(options).items()}
+    settings = {key: settings[key] for key in settings if key not in ("command", "resume")}
     run = {
         "parameters": parameters,
         "train_seconds": round(seconds, 2),

@@ -110,8 +110,9 @@ def build_decoder(shape, latent_dim):
     doublings = halvings(shape)
     height, width = (math.ceil(side / 2**doublings) for side in shape[:2])  # 7, 7
     z = keras.Input((latent_dim,), name="z")
-    # In radians per unit of z; lower where there are more dimensions to hold the same waves.
-    frequencies = keras.initializers.RandomNormal(stddev=4 * (2 / latent_dim) ** 1.5)
+    # In radians per unit of z; in more dimensions, fine waves would drown in the width of q(z|x).
+    stddev = max(0.25, 4 * (2 / latent_dim) ** 1.5)
+    frequencies = keras.initializers.RandomNormal(stddev=stddev)
     phases = keras.initializers.RandomUniform(-math.pi, math.pi)
     x = layers.Dense(512, kernel_initializer=frequencies, bias_initializer=phases)(z)
     x = keras.ops.sin(x)
@@ -890,6 +891,7 @@ def save_records(options, results, history, parameters, train_count, seconds):
     rows = [("epoch", *history), *zip(epochs, *history.values(), strict=True)]
     table = "".join(",".join(map(str, row)) + "\n" for row in rows)
     settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(options).items()}
+    settings = {key: settings[key] for key in settings if key not in ("command", "resume")}
     run = {
         "parameters": parameters,
         "train_seconds": round(seconds, 2),

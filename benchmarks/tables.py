@@ -208,15 +208,10 @@ def curve(path):
     figure.savefig(path, dpi=150)
 
 
-def main():
-    """Write RESULTS.md and its picture from the results that there are."""
+def text():
+    """Return what RESULTS.md says about the results that there are."""
     this = results()[-1]["machine"]
-    curve(HERE / "figures_over_time.png")
-    text = TEXT.format(
-        processor=this["processor"],
-        cores=this["cores"],
-        tensorflow=this["tensorflow"],
-        keras=this["keras"],
+    return TEXT.format(
         vae=figures_table(VAE),
         denoiser=figures_table(DENOISER),
         likelihood=likelihood_table(),
@@ -224,9 +219,14 @@ def main():
         cost=cost_table(),
         pipeline=pipeline_table(),
         scaling=scaling_table(),
+        **this,
     )
-    (HERE / "RESULTS.md").write_text(text)
-    print(f"wrote {HERE / 'RESULTS.md'}")
+
+
+def main():
+    curve(HERE / "figures_over_time.png")
+    (HERE / "RESULTS.md").write_text(text())
+    print("wrote RESULTS.md and figures_over_time.png")
 
 
 TEXT = """\

@@ -1,0 +1,70 @@
+"""The benchmarks: their parts on a few digits, and their tables against the results."""
+
+import json
+import math
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import run as benchmarks
+import tables
+
+
+def test_the_command_line_lists_the_parts_and_how_long_they_take():
+    command = [sys.executable, ROOT / "benchmarks" / "run.py", "--help"]
+    text = " ".join(subprocess.run(command, capture_output=True, text=True).stdout.split())
+    for name, (_, about) in benchmarks.PARTS.items():
+        assert f"{name}: {about}" in text
+
+
+def test_the_tables_are_those_of_the_results():
+    assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == tables.text()
+
+
+def test_quadrature_of_a_decoder_that_does_not_look_at_z(vae):
+    """The prior's mass is 1, so log p(x) is that of the pixels alone."""
+    logits = np.random.default_rng(0).normal(size=20).astype(np.float32)
+    images = np.random.default_rng(1).random((3, 20)).astype(np.float32)
+    decoder = lambda z: vae.tf.tile(logits[np.newaxis], (len(z), 1))  # noqa: E731
+    found = benchmarks.log_likelihood_by_quadrature(vae, decoder, images, step=0.1)
+    expected = images @ logits - np.log1p(np.exp(logits)).sum()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_quadrature_of_one_narrow_pixel(vae):
+    """p(x=1) = E sigmoid(a z[0]), for a so large that it is the mass of z[0] > 0, one half."""
+    decoder = lambda z: 500.0 * z[:, :1]  # noqa: E731
+    found = benchmarks.log_likelihood_by_quadrature(vae, decoder, np.ones((1, 1), np.float32))
+    assert found[0] == pytest.approx(math.log(0.5), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["keras-vae", "keras-denoiser"])
+def test_a_yardstick_goes_on_where_it_was_stopped(name, tmp_path, monkeypatch, denoiser, vae):
+    """One epoch and then another leave one line of results, with the history of both."""
+    kind, build, rate, batch_size, _ = benchmarks.YARDSTICKS[name]
+    script = {benchmarks.VAE: vae, benchmarks.DENOISER: denoiser}[kind]
+    images = script.load_images("mnist", 300)
+    monkeypatch.setattr(benchmarks, "load", lambda kind: script)
+    monkeypatch.setattr(script, "load_images", lambda source: images)
+    monkeypatch.setattr(benchmarks, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(benchmarks, "WORK", tmp_path)
+    recipe = (kind, build, rate, batch_size, 2)
+    monkeypatch.setitem(benchmarks.YARDSTICKS, name, recipe)
+
+    def stop(keeper, epoch, logs=None):
+        if epoch > 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr(script.Keeper, "on_epoch_begin", stop)
+        benchmarks.yardstick(name, SimpleNamespace(seeds=[0]))
+    for _ in range(2):  # the second time there is nothing to do
+        benchmarks.yardstick(name, SimpleNamespace(seeds=[0]))
+    (line,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert (line["program"], line["seed"], line["metrics"]["epochs"]) == (name, 0, 2)
+    assert all(len(values) == 2 for values in line["history"].values())
