@@ -260,6 +260,7 @@ def without_start_up_chatter():
 
 if __name__ == "__main__":  # --help and mistakes answer before the slow imports
     OPTIONS = parse_command_line(commands(), sys.argv[1:])
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names of files in another encoding
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports needs no traceback
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -330,12 +331,13 @@ def load_images(source, limit=None, image_size=None, skip_unreadable=False):
         if test.shape[1:] != images.shape[1:]:
             shapes = f"x_train is of shape {images.shape} and x_test of {test.shape}"
             raise InputError(f"{source}: {shapes}; {ACCEPTED}")
-    if labels is None:
-        labels = np.zeros(len(images if "x_test" not in arrays else test), np.uint8)
-    if "x_test" not in arrays:
+    else:
         order = np.random.default_rng(0).permutation(len(images))  # files come class by class
         held_out, order = np.split(order, [len(images) // 10])
-        test, labels, images = images[held_out], labels[held_out], images[order]
+        test, images = images[held_out], images[order]
+        labels = None if labels is None else labels[held_out]
+    if labels is None:
+        labels = np.zeros(len(test), np.uint8)
     train, validation = np.split(images, [-max(1, min(5000, len(images) // 12))])
     fifth = None if limit is None else limit // 5
     return Images(train[:limit], validation[:fifth], test[:fifth], labels[:fifth])
@@ -391,9 +393,11 @@ def images_and_labels(arrays, part, source, image_size=None):
         images = np.rint(images * 255).astype(np.uint8)
     if images.dtype != np.uint8:
         raise InputError(f"{source}: {name} is of type {array.dtype}; {ACCEPTED}")
-    labels = None if labels is None else np.ravel(labels)
-    if labels is not None and len(labels) != len(images):
-        raise InputError(f"{source} has {len(labels)} labels for {len(images)} images of {name}")
+    if labels is not None:
+        labels = np.ravel(labels)
+        if len(labels) != len(images):
+            text = f"{source} has {len(labels)} labels for {len(images)} images of {name}"
+            raise InputError(text)
     if image_size:
         shape = (image_size, image_size, images.shape[3])
         images = np.stack([resized(image, *shape) for image in images])
@@ -463,11 +467,11 @@ def read_picture(path):
         ):
             if picture.width * picture.height > PICTURE_LIMIT:
                 raise ValueError(f"it has more than {PICTURE_LIMIT:,} pixels")
+            picture = ImageOps.exif_transpose(picture)  # as the camera was held
             if picture.mode.startswith("I"):  # 16 bits, of which convert() would keep the lower 8
                 return np.uint8(np.asarray(picture)[..., np.newaxis] // 256)
-            upright = ImageOps.exif_transpose(picture)  # as the camera was held
-            grey = picture.mode in ("1", "L", "LA")
-            return np.atleast_3d(np.asarray(upright.convert("L" if grey else "RGB")))
+            mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+            return np.atleast_3d(np.asarray(picture.convert(mode)))
     except Exception as error:  # Pillow has many ways to call a file damaged
         raise InputError(f"{path} is not a readable picture: {one_line(error)}") from error
 
@@ -593,13 +597,11 @@ class Keeper(keras.callbacks.Callback):
         self.seconds = 0.0
         ignored = ("command", "resume", "images_dir", "model_dir", "importance_samples")
         self.settings = {k: v for k, v in vars(options).items() if k not in ignored}
-        source = (
-            f"{self.settings.pop('data')} (CRC-32 of its training images: {zlib.crc32(images):08x})"
-        )
-        self.settings["data"] = source  # the last, so that another --limit is named before it
+        checksum = f"CRC-32 of its training images: {zlib.crc32(images):08x}"
+        data = f"{self.settings.pop('data')} ({checksum})"
+        self.settings["data"] = data  # the last, so that another --limit is named before it
         self.record = tf.Variable("", dtype=tf.string)
-        weights = [*model.trainable_variables, *model.non_trainable_variables]
-        variables = [variable.value for variable in weights + model.optimizer.variables]
+        variables = [variable.value for variable in model.variables + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
         self.folder = options.model_dir / "checkpoints"
         mend_list_of_checkpoints(self.folder)
@@ -691,6 +693,8 @@ def run_folders(options):
     """Make the output folders, keep other runs out of --model-dir, and plant the seed."""
     if options.resume and not any(options.model_dir.glob("checkpoints/*.index")):
         raise InputError(f"--resume: there is no checkpoint in {options.model_dir} to go on from")
+    if set("*?[") & set(str(options.model_dir)):
+        raise InputError(f"--model-dir {options.model_dir}: TensorFlow takes * ? [ for patterns")
     for folder in (options.images_dir, options.model_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -724,11 +728,9 @@ def save(path, write):
 
 def save_records(options, results, history, parameters, train_count, seconds):
     """Write history.csv, a row for each epoch, and metrics.json: results, run and every option."""
-    epochs = range(1, options.epochs + 1)
-    rows = [("epoch", *history), *zip(epochs, *history.values(), strict=True)]
+    rows = [("epoch", *history), *zip(range(1, options.epochs + 1), *history.values(), strict=True)]
     table = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(options).items()}
-    settings = {key: settings[key] for key in settings if key not in ("command", "resume")}
+    settings = {k: v for k, v in vars(options).items() if k not in ("command", "resume")}
     run = {
         "parameters": parameters,
         "train_seconds": round(seconds, 2),
@@ -737,7 +739,7 @@ def save_records(options, results, history, parameters, train_count, seconds):
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-    figures = json.dumps(results | settings | run, indent=2) + "\n"
+    figures = json.dumps(results | settings | run, indent=2, default=str) + "\n"
     save(options.model_dir / "history.csv", lambda path: path.write_text(table))
     save(options.model_dir / "metrics.json", lambda path: path.write_text(figures))
 
@@ -753,9 +755,8 @@ def mosaic(tiles, gap=2):
 def draw_rows(path, title, names, rows):
     """Draw images in [0, 1], (rows, columns, height, width, channels), with a name for each row."""
     tiles = np.asarray(rows)
-    figure = Figure(
-        figsize=(0.7 * tiles.shape[1] + 1, 0.7 * len(tiles) + 0.5), layout="constrained"
-    )
+    size = (0.7 * tiles.shape[1] + 1, 0.7 * len(tiles) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot(title=title)
     image = mosaic(tiles)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
@@ -794,7 +795,7 @@ def exit_status(command, options):
     try:
         command(options)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", str(error).replace("\n", " "), file=sys.stderr)
         return 2
     except Interrupted as signalled:
         checkpoints = options.model_dir.glob("checkpoints/*.index")

@@ -1,5 +1,6 @@
 """Own data in, own pictures in and out: folders, sizes, names, and nothing overwritten unasked."""
 
+import os
 import re
 import shutil
 import struct
@@ -98,12 +99,16 @@ def test_a_photo_is_read_as_the_camera_was_held(vae, tmp_path):
     exif[0x0112] = 6  # turned by a quarter
     picture.save(tmp_path / "photo.jpg", exif=exif)
     assert vae.read_picture(tmp_path / "photo.jpg").shape == (30, 20, 3)
+    Image.fromarray(np.zeros((20, 30), np.uint16)).save(tmp_path / "scan.png", exif=exif)
+    assert vae.read_picture(tmp_path / "scan.png").shape == (30, 20, 1)
 
 
 def test_denoised_pictures_keep_size_and_name(denoiser, trained, tmp_path):
     draw(tmp_path / "in" / "sub" / "b.gif", (40, 30))
     draw(tmp_path / "in" / "a.png", (12, 10), "RGB")
     draw(tmp_path / "c.jpeg", (12, 10))
+    odd = os.fsdecode(b"\xe9.png")  # a name that is not UTF-8
+    draw(tmp_path / "in" / odd, (12, 10))
     words = ["denoise", tmp_path / "in", tmp_path / "c.jpeg", "--output", tmp_path / "out"]
     process = run(DENOISER, *words, cwd=trained)
     assert process.returncode == 0, process.stderr
@@ -112,7 +117,7 @@ def test_denoised_pictures_keep_size_and_name(denoiser, trained, tmp_path):
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             sizes[str(path.relative_to(tmp_path / "out"))] = picture.size
-    assert sizes == {"a.png": (12, 10), "sub/b.png": (40, 30), "c.png": (12, 10)}
+    assert sizes == {"a.png": (12, 10), "sub/b.png": (40, 30), "c.png": (12, 10), odd: (12, 10)}
 
     before = (tmp_path / "out" / "c.png").read_bytes()
     (tmp_path / "out" / "a.png").unlink()
