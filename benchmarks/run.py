@@ -91,6 +91,7 @@ def run_script(part, script, seed, *arguments):
     if status:
         sys.exit(f"error: {script} ended with status {os.waitstatus_to_exitcode(status)}")
     metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = {name: metrics[name] for name in metrics if not name.endswith("_dir")}
     history = (folder / "history.csv").read_text()
     seconds = None if resumed else round(time.perf_counter() - since, 1)
     memory = None if resumed else usage.ru_maxrss / 1e6  # GB; Linux counts in KiB

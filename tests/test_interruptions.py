@@ -342,7 +342,7 @@ def test_a_disk_that_fills_up_leaves_whole_files(
 def test_a_folder_whose_name_is_a_pattern(vae, tmp_path):
     """TensorFlow would not find the checkpoints in it again."""
     options = options_of(vae, tmp_path / "m[1]")
-    with pytest.raises(vae.InputError, match="takes .* for patterns"), vae.run_folders(options):
+    with pytest.raises(vae.InputError, match=r"takes .* for patterns"), vae.run_folders(options):
         pass
     assert not list(tmp_path.iterdir())
 
