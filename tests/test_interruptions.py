@@ -302,7 +302,8 @@ def test_a_full_disk_leaves_no_broken_file(script, tmp_path):
 
 
 RESUMED = [*SMALL, "--resume"]  # a finished run: all that is left to do is to write its files
-WRITTEN = [(s, RESUMED, kind) for s in MODELS for kind in (".keras", ".csv", ".json", ".png")] + [
+WRITTEN = [
+    *[(VAE, RESUMED, kind) for kind in (".keras", ".csv", ".json", ".png")],
     (DENOISER, ["denoise", "images", "--output", "new"], ".png"),
     (VAE, ["generate", "--output", "new"], ".png"),
     (VAE, ["encode", "images", "--output", "codes.npz"], ".npz"),
