@@ -142,8 +142,7 @@ def test_no_network(vae, monkeypatch):
         vae.load_images("fashion_mnist")
 
 
-@BOTH
-def test_an_output_folder_that_is_a_file(script, tmp_path):
+def test_an_output_folder_that_is_a_file(tmp_path, script=DENOISER):
     (tmp_path / "taken").write_text("mine")
     process = run(script, "--limit", "100", "--model-dir", "taken", cwd=tmp_path)
     assert process.returncode == 2 and process.stderr.startswith("error: cannot write")

@@ -170,8 +170,7 @@ def test_another_run_is_not_resumed(option, vae, whole):
     assert ("learning rate" in text) == (option == "--epochs")
 
 
-@BOTH
-def test_a_script_that_is_edited_during_its_run(script, tmp_path):
+def test_a_script_that_is_edited_during_its_run(tmp_path, script=VAE):
     copy = shutil.copy(ROOT / script, tmp_path)
     command = [sys.executable, "-u", copy, *SMALL, "--data", ROOT / "data" / "mnist.npz"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
