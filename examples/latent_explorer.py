@@ -28,8 +28,9 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-QUANTILES = 64  # of the prior, along each axis: knots of the grid
-OUTER = [2.7, 3.1, 3.6, 4.2]  # knots beyond the quantiles, where a few codes still are
+QUANTILES = 72  # of a normal distribution a little wider than the prior: knots of the grid
+WIDTH = 1.4  # of that distribution
+OUTER = [3.8, 4.2]  # knots beyond the quantiles, where a few codes still are
 POINTS = 1500  # test digits
 COLUMNS = 50  # of test digits in their picture
 MASS = 0.95  # of the prior, in the circle
@@ -37,8 +38,8 @@ MASS = 0.95  # of the prior, in the circle
 
 def knots():
     """Return the coordinates at which the plane is decoded, along each axis, in rising order."""
-    prior = statistics.NormalDist()
-    inner = [prior.inv_cdf((step + 0.5) / QUANTILES) for step in range(QUANTILES)]
+    wide = statistics.NormalDist(sigma=WIDTH)
+    inner = [wide.inv_cdf((step + 0.5) / QUANTILES) for step in range(QUANTILES)]
     return [-knot for knot in reversed(OUTER)] + inner + OUTER
 
 
