@@ -351,6 +351,14 @@ def within(kind, minimum, maximum):
     return convert
 
 
+def data_source(text):
+    """Return the text of --data, if there is something of that name."""
+    if text in ("mnist", "fashion_mnist") or os.path.exists(text):
+        return text
+    accepted = "mnist, fashion_mnist, or the path of an .npz file or of a folder of pictures"
+    raise argparse.ArgumentTypeError(f"'{text}' does not exist; accepted: {accepted}")
+
+
 def parse_command_line(commands, arguments):
     """Return the options in the words behind the script's name, and in `command` what to do.
 
@@ -369,7 +377,7 @@ def parse_command_line(commands, arguments):
         2, f"error: {' '.join(message.split())}; see --help\n"
     )
     training = [
-        ("--data", str, "mnist", "mnist, fashion_mnist, an .npz file or a picture folder"),
+        ("--data", data_source, "mnist", "mnist, fashion_mnist, an .npz file or a picture folder"),
         ("--limit", within(int, 10, 10**9), None, "train on the first so many images only"),
         ("--image-size", within(int, 8, 256), None, "resize images to so many pixels a side"),
         ("--images-dir", Path, Path("images"), "folder for the pictures"),
@@ -519,9 +527,7 @@ def read_arrays(source, image_size=None, skip_unreadable=False):
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in ARRAYS if name in archive.files}
     except Exception as error:  # zipfile, zlib and NumPy have many ways to call a file damaged
-        accepted = "accepted: mnist, fashion_mnist, an .npz file, a folder of pictures"
-        problem = f"{path} is not a readable .npz file: {one_line(error)}"
-        raise InputError(f"{problem}; {accepted}") from error
+        raise InputError(f"{path} is not a readable .npz file: {one_line(error)}") from error
 
 
 def check_unpacked_size(path):

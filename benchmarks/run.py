@@ -26,7 +26,7 @@ RESULTS = HERE / "results.jsonl"
 WORK = HERE / "work"  # models and checkpoints; not under version control
 DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
 SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.py"}
-LONG = ["--epochs", "48"]  # of the VAE's long run, as in the README
+LONG = ["--epochs", "48"]  # of the VAE's long run
 BUDGETS = (1, 2, 4, 8)  # epochs of shorter runs, for the curve
 
 # ---- Results -------------------------------------------------------------------------------------

@@ -195,7 +195,8 @@ def test_more_than_two_latent_dimensions(tmp_path):
 
 @BOTH
 def test_help_and_mistakes_answer_at_once(script, tmp_path):
-    for arguments, status in ((["--help"], 0), (["--no-such-option"], 2)):
+    missing = ["--data", "no such file.npz"]
+    for arguments, status in ((["--help"], 0), (["--no-such-option"], 2), (missing, 2)):
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
