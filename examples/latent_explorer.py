@@ -28,9 +28,21 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-QUANTILES = 72  # of a normal distribution a little wider than the prior: knots of the grid
-WIDTH = 1.4  # of that distribution
-OUTER = [3.8, 4.2]  # knots beyond the quantiles, where a few codes still are
+QUANTILES = 64  # of the prior, along each axis: knots of the grid
+OUTER = [
+    1.7,
+    1.88,
+    2.08,
+    2.18,
+    2.3,
+    2.6,
+    2.8,
+    3.0,
+    3.25,
+    3.5,
+    3.8,
+    4.2,
+]  # more, where those are few
 POINTS = 1500  # test digits
 COLUMNS = 50  # of test digits in their picture
 MASS = 0.95  # of the prior, in the circle
@@ -38,9 +50,9 @@ MASS = 0.95  # of the prior, in the circle
 
 def knots():
     """Return the coordinates at which the plane is decoded, along each axis, in rising order."""
-    wide = statistics.NormalDist(sigma=WIDTH)
-    inner = [wide.inv_cdf((step + 0.5) / QUANTILES) for step in range(QUANTILES)]
-    return [-knot for knot in reversed(OUTER)] + inner + OUTER
+    prior = statistics.NormalDist()
+    inner = [prior.inv_cdf((step + 0.5) / QUANTILES) for step in range(QUANTILES)]
+    return sorted([*inner, *OUTER, *(-knot for knot in OUTER)])
 
 
 def data_url(tiles):
