@@ -24,6 +24,7 @@ Kingma & Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1
 import argparse
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import math
@@ -94,9 +95,10 @@ def build_encoder(shape, latent_dim):
     x = layers.Flatten()(x)
     for units in (256, 128):
         x = layers.ReLU()(layers.LayerNormalization()(layers.Dense(units)(x)))
-    z_mean = layers.Dense(latent_dim, name="z_mean")(x)
+    z_mean = layers.Dense(latent_dim, dtype="float32", name="z_mean")(x)
     narrow = keras.initializers.Constant(-2)  # a z near z_mean at first: the decoder learns sooner
-    z_log_sigma = layers.Dense(latent_dim, bias_initializer=narrow, name="z_log_sigma")(x)
+    settings = {"bias_initializer": narrow, "dtype": "float32"}
+    z_log_sigma = layers.Dense(latent_dim, **settings, name="z_log_sigma")(x)
     return keras.Model(image, [z_mean, z_log_sigma], name="encoder")
 
 
@@ -114,8 +116,8 @@ def build_decoder(shape, latent_dim):
     stddev = max(0.25, 4 * (2 / latent_dim) ** 1.5)
     frequencies = keras.initializers.RandomNormal(stddev=stddev)
     phases = keras.initializers.RandomUniform(-math.pi, math.pi)
-    x = layers.Dense(512, kernel_initializer=frequencies, bias_initializer=phases)(z)
-    x = keras.ops.sin(x)
+    settings = {"kernel_initializer": frequencies, "bias_initializer": phases, "dtype": "float32"}
+    x = keras.ops.sin(layers.Dense(512, **settings)(z))
     for _ in range(2):
         x = layers.Dense(512, **RELU)(x)
     x = layers.Dense(height * width * 32, **RELU)(x)
@@ -123,8 +125,10 @@ def build_decoder(shape, latent_dim):
     for _ in range(doublings - 1):  # to (n, 14, 14, 16)
         x = layers.Conv2DTranspose(16, 3, strides=2, padding="same", **RELU)(x)
     dark = keras.initializers.Constant(-2)  # p = 0.12 for every pixel at first
-    x = layers.Conv2DTranspose(shape[2], 3, strides=2, padding="same", bias_initializer=dark)(x)
-    x = layers.Cropping2D(((0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1])))(x)
+    last = {"padding": "same", "bias_initializer": dark, "dtype": "float32"}
+    x = layers.Conv2DTranspose(shape[2], 3, strides=2, **last)(x)  # (n, 28, 28, 1)
+    surplus = ((0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1]))
+    x = layers.Cropping2D(surplus, dtype="float32")(x)
     return keras.Model(z, x, name="decoder_logits")
 
 
@@ -163,49 +167,21 @@ def log_normal_density(x, mean=0.0, log_sigma=0.0):
 
 
 def build_vae(encoder, decoder, beta=1.0):
-    """Return a Keras model that trains an encoder and a decoder by the loss at the top of the file.
+    """Return a model that trains an encoder and a decoder by the loss at the top of the file.
 
-    `fit` and `evaluate` take batches (images, epsilon) with epsilon (n, latent_dim) from N(0, I),
-    so whoever makes the batches decides every draw. They report means over images, in nats.
+    `fit` and `evaluate` take batches (images, epsilon, weights) with epsilon (n, latent_dim) from
+    N(0, I), so whoever makes the batches decides every draw. They report means in nats.
     """
 
-    class VariationalAutoEncoder(keras.Model):  # in here, as Keras is imported further down
-        def __init__(self):
-            super().__init__()
-            self.encoder, self.decoder = encoder, decoder
-            self.means = [keras.metrics.Mean(name) for name in ("loss", "reconstruction", "kl")]
+    def losses_of(images, epsilon, training):
+        z_mean, z_log_sigma = encoder(images, training=training)
+        z = z_mean + tf.exp(z_log_sigma) * epsilon
+        logits = decoder(z, training=training)
+        reconstruction = bernoulli_negative_log_likelihood(images, logits)
+        kl = kl_to_standard_normal(z_mean, z_log_sigma)
+        return reconstruction + beta * kl, reconstruction, kl
 
-        @property
-        def metrics(self):
-            return self.means
-
-        def losses_of(self, batch, training):
-            """Return loss, reconstruction and KL of each image, three tensors (n,)."""
-            images, epsilon = batch
-            z_mean, z_log_sigma = encoder(images, training=training)
-            z = z_mean + tf.exp(z_log_sigma) * epsilon
-            logits = decoder(z, training=training)
-            reconstruction = bernoulli_negative_log_likelihood(images, logits)
-            kl = kl_to_standard_normal(z_mean, z_log_sigma)
-            return reconstruction + beta * kl, reconstruction, kl
-
-        def updated_means(self, losses):
-            for mean, values in zip(self.means, losses, strict=True):
-                mean.update_state(values)
-            return {mean.name: mean.result() for mean in self.means}
-
-        def train_step(self, batch):
-            with tf.GradientTape() as tape:
-                losses = self.losses_of(batch, training=True)
-                objective = tf.reduce_mean(losses[0])
-            weights = self.trainable_variables
-            self.optimizer.apply(tape.gradient(objective, weights), weights)
-            return self.updated_means(losses)
-
-        def test_step(self, batch):
-            return self.updated_means(self.losses_of(batch, training=False))
-
-    return VariationalAutoEncoder()
+    return Trainer([encoder, decoder], losses_of, ("loss", "reconstruction", "kl"))
 
 
 def with_epsilon(latent_dim):
@@ -227,36 +203,34 @@ def evaluate(vae, images, options):
     is on average a lower bound on log p(x): the ELBO with one draw, closer with more. Burda et al.,
     Importance Weighted Autoencoders, 2016, eq. 8, https://arxiv.org/abs/1509.00519
     """
-    samples = options.importance_samples
+    (encoder, decoder), samples = vae.networks, options.importance_samples
 
-    @tf.function(autograph=False)
-    def estimates(images, seed):
-        z_mean, z_log_sigma = vae.encoder(images)  # (n, latent_dim)
-        epsilon = tf.random.stateless_normal((samples, *tf.unstack(tf.shape(z_mean))), seed)
+    def with_epsilons(images, seed):
+        shape = (samples, tf.shape(images)[0], decoder.input_shape[1])
+        epsilon = tf.random.stateless_normal(shape, seed)
+        return images, tf.transpose(epsilon, (1, 0, 2))  # the images' axis first, to be shared by
+
+    def estimates(images, epsilon):
+        z_mean, z_log_sigma = encoder(images)  # (n, latent_dim)
+        epsilon = tf.transpose(epsilon, (1, 0, 2))
         z = z_mean + tf.exp(z_log_sigma) * epsilon  # (samples, n, latent_dim)
-        logits = vae.decoder(tf.reshape(z, (-1, z.shape[-1])))
+        logits = decoder(tf.reshape(z, (-1, z.shape[-1])))
         logits = tf.reshape(logits, (samples, *tf.unstack(tf.shape(images))))
         reconstruction = bernoulli_negative_log_likelihood(images, logits)  # (samples, n)
         log_q = log_normal_density(z, z_mean, z_log_sigma)
         log_w = log_normal_density(z) - reconstruction - log_q
-        log_likelihood = tf.reduce_logsumexp(log_w, axis=0) - math.log(samples)
-        kl = kl_to_standard_normal(z_mean, z_log_sigma)
-        return tf.reduce_mean(reconstruction, axis=0), kl, log_likelihood
+        return {
+            "reconstruction": tf.reduce_mean(reconstruction, axis=0),
+            "kl": kl_to_standard_normal(z_mean, z_log_sigma),
+            "log_likelihood": tf.reduce_logsumexp(log_w, axis=0) - math.log(samples),
+        }
 
     # As many images at a time as have the pixels of 5,000 digits when decoded, some 200 MB.
     batch_size = max(1, 5000 * 28 * 28 // (samples * math.prod(images.shape[1:])))
-    batches = frozen_batches(images, lambda *pair: pair, options.seed, "test", batch_size)
-    columns = zip(*(estimates(*batch) for batch in batches), strict=True)
-    reconstruction, kl, log_likelihood = (
-        float(np.concatenate(c).mean(dtype=float)) for c in columns
-    )
-    return {
-        "negative_elbo": reconstruction + kl,
-        "reconstruction": reconstruction,
-        "kl": kl,
-        "log_likelihood": log_likelihood,
-        "log_likelihood_samples": samples,
-    }
+    batches = frozen_batches(images, with_epsilons, options.seed, "test", batch_size)
+    means = means_over_images(estimates, batches)
+    negative_elbo = means["reconstruction"] + means["kl"]
+    return {"negative_elbo": negative_elbo, **means, "log_likelihood_samples": samples}
 
 
 def encode(encoder, images):
@@ -298,7 +272,7 @@ def draw_latent_space(path, codes, labels):
         axes.scatter(*points.T, s=8, color=colour, label=name, linewidths=0)
     if 1 < len(classes) <= 30:
         figure.legend(title="class", loc="outside right center", markerscale=3)
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def draw_manifold(path, codes, decoder, side=20):
@@ -316,7 +290,7 @@ def draw_manifold(path, codes, decoder, side=20):
     ticks, texts = np.arange(side) + 0.5, [f"{quantile:.2f}" for quantile in quantiles]
     axes.set_xticks(ticks, texts, rotation=90)
     axes.set_yticks(ticks, texts)
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def draw_pictures(options, encoder, decoder, images, labels, history):
@@ -359,6 +333,13 @@ def data_source(text):
     raise argparse.ArgumentTypeError(f"'{text}' does not exist; accepted: {accepted}")
 
 
+def tensorboard_folder(text):
+    """Return the folder of --tensorboard, if its package is there."""
+    if importlib.util.find_spec("tensorboard"):
+        return Path(text)
+    raise argparse.ArgumentTypeError("it needs a package: pip install tensorboard")
+
+
 def parse_command_line(commands, arguments):
     """Return the options in the words behind the script's name, and in `command` what to do.
 
@@ -382,6 +363,9 @@ def parse_command_line(commands, arguments):
         ("--image-size", within(int, 8, 256), None, "resize images to so many pixels a side"),
         ("--images-dir", Path, Path("images"), "folder for the pictures"),
         ("--resume", bool, False, "go on with the run in --model-dir from its last whole epoch"),
+        ("--devices", within(int, 1, 10**6), None, "GPUs of this machine to use, all unless given"),
+        ("--mixed-precision", bool, False, "compute in 16 bits where the machine does so natively"),
+        ("--tensorboard", tensorboard_folder, None, "folder for what TensorBoard shows"),
     ]
     for name, kind, default, text in commands[command][1] + training * (command == "train"):
         settings = {"action": "store_true"} if kind is bool else {"type": kind, "default": default}
@@ -391,7 +375,28 @@ def parse_command_line(commands, arguments):
             settings = {"type": kind, "nargs": "+" if name.endswith("s") else None}
         parser.add_argument(name, help=text, **settings)
     parser.set_defaults(command=command)
-    return parser.parse_args(arguments[arguments[:1] == [command] :])
+    options = parser.parse_args(arguments[arguments[:1] == [command] :])
+    if command == "train":
+        try:
+            options.workers = number_of_workers(os.environ.get("TF_CONFIG"))
+        except (ValueError, LookupError, TypeError) as error:
+            form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": .., "index": ..}}'
+            text = f"TF_CONFIG={os.environ['TF_CONFIG']}: {type(error).__name__}: {error}"
+            parser.error(f"{text}; accepted: {form}")
+    return options
+
+
+def number_of_workers(config):
+    """Return of how many machines this is one, by the text of TF_CONFIG."""
+    if not config:
+        return 1
+    config = json.loads(config)
+    cluster, kind, index = config["cluster"], config["task"]["type"], config["task"]["index"]
+    if not set(cluster) <= {"chief", "worker"}:
+        raise ValueError(f"the cluster has the jobs {', '.join(cluster)}")
+    if index not in range(len(cluster[kind])):
+        raise IndexError(f"the cluster has no {kind} {index}")
+    return sum(map(len, cluster.values()))
 
 
 # Drops what the native code of TensorFlow writes at every start, whether all is well or not: in a
@@ -429,7 +434,9 @@ if __name__ == "__main__":  # --help and mistakes answer before the slow imports
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports needs no traceback
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+several = __name__ == "__main__" and getattr(OPTIONS, "workers", 1) > 1
+# Warnings and errors; of several machines fatal ones only, as a lost one is reported in many lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if several else "1")
 with without_start_up_chatter():
     import keras
     import matplotlib
@@ -439,6 +446,16 @@ with without_start_up_chatter():
     from matplotlib.figure import Figure
     from PIL import Image, ImageOps
 
+    WORKERS = None  # tf.distribute wants the strategy of several machines before all else
+    if several:
+        if OPTIONS.devices:
+            gpus = tf.config.list_physical_devices("GPU")
+            tf.config.set_visible_devices(gpus[: OPTIONS.devices], "GPU")
+        try:
+            WORKERS = tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:  # the port is taken, or nobody else came
+            print("error: no cluster:", *str(error).split(), file=sys.stderr)
+            sys.exit(2)
     tf.config.list_logical_devices()  # starts the devices, which write lines of their own
 matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
@@ -689,6 +706,11 @@ def stream(seed, name, step=0):
 # whose script was edited meanwhile would end there.
 plain = tf.autograph.experimental.do_not_convert
 
+# There is nothing to tune in these pipelines, and the thread that would do it can hold up their end
+# for as long as they have run.
+UNTUNED = tf.data.Options()
+UNTUNED.autotune.enabled = False
+
 
 def training_batches(images, prepare, options, first_epoch=0):
     """Return the batches of all epochs: each epoch is a pass over uint8 images in a new order.
@@ -710,7 +732,8 @@ def training_batches(images, prepare, options, first_epoch=0):
         return prepare(to_unit(tf.gather(stored, indices)), stream(options.seed, "training", step))
 
     epochs = tf.data.Dataset.range(first_epoch, options.epochs)
-    return epochs.flat_map(ordered).enumerate(first_step).map(batch).prefetch(4)
+    batches = epochs.flat_map(ordered).enumerate(first_step).map(batch)
+    return batches.prefetch(4).with_options(UNTUNED)
 
 
 def frozen_batches(images, prepare, seed, name, batch_size=None):
@@ -721,10 +744,109 @@ def frozen_batches(images, prepare, seed, name, batch_size=None):
     def batch(step, images):
         return prepare(to_unit(images), stream(seed, name, step))
 
-    return tf.data.Dataset.from_tensor_slices(images).batch(batch_size).enumerate().map(batch)
+    slices = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+    return slices.enumerate().map(batch).with_options(UNTUNED)
 
 
-def train(model, images, prepare, options, **compile_settings):
+def spread(batches):
+    """Return batches with a weight for each image behind, shared among the replicas of a strategy.
+
+    Of a batch, each replica gets as many images: what is missing for that are zeros of weight 0.
+    The weights of a batch have the mean 1.
+    """
+    strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+
+    def of_this_machine(context):
+        each = replicas // context.num_input_pipelines
+        first = each * context.input_pipeline_id
+
+        @plain
+        def own_shares(*batch):
+            count = tf.shape(batch[0])[0]
+            missing = -count % replicas
+            weights = tf.fill([count], tf.cast((count + missing) / count, tf.float32))
+            shares = []
+            for part in (*batch, weights):
+                padded = tf.pad(part, [[0, missing], *[[0, 0]] * (len(part.shape) - 1)])
+                by_replica = tf.reshape(padded, (replicas, -1, *part.shape[1:]))
+                shares.append(by_replica[first : first + each])
+            return tuple(shares)
+
+        return batches.map(own_shares).unbatch().prefetch(4)
+
+    if replicas == 1:
+        return batches.map(plain(lambda *batch: (*batch, tf.ones(tf.shape(batch[0])[0]))))
+    return strategy.distribute_datasets_from_function(of_this_machine)
+
+
+class Trainer(keras.Model):
+    """Trains networks by the mean over images of the first of the losses of a batch.
+
+    The steps are our own because those of Keras do not run on several machines, where results must
+    have an axis to be reduced over: https://github.com/keras-team/keras/issues/20585
+
+    Args:
+        networks: the models whose weights are trained.
+        losses_of: from the parts of a batch and whether it is for training, to tensors (n, ...).
+        names: what `fit` calls the means of these losses.
+    """
+
+    def __init__(self, networks, losses_of, names):
+        super().__init__()
+        self.networks, self.losses_of = networks, losses_of
+        self.means = [keras.metrics.Mean(name) for name in names]
+        self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
+
+    @property
+    def metrics(self):
+        return self.means
+
+    def _maybe_symbolic_build(self, **about):
+        """Do not build what is built: of a batch for several machines Keras can make no input."""
+
+    def updated_means(self, losses, weights):
+        for mean, values in zip(self.means, losses, strict=True):
+            mean.update_state(values, tf.sign(weights))
+        axes = [1] if WORKERS else []
+        return {mean.name: tf.reshape(mean.result(), axes) for mean in self.means}
+
+    def train_step(self, batch):
+        *inputs, weights = batch
+        with tf.GradientTape() as tape:
+            losses = self.losses_of(*inputs, training=True)
+            by_image = tf.reshape(weights, (-1, *[1] * (len(losses[0].shape) - 1)))
+            objective = tf.reduce_mean(losses[0] * by_image) / self.replicas
+            objective = self.optimizer.scale_loss(objective)  # of 16 bits
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(objective, variables), variables)
+        return self.updated_means(losses, weights)
+
+    def test_step(self, batch):
+        *inputs, weights = batch
+        return self.updated_means(self.losses_of(*inputs, training=False), weights)
+
+
+def means_over_images(figures, batches):
+    """Return the means over images of {name: (n,)} that `figures(*batch)` gives for each batch."""
+    strategy = tf.distribute.get_strategy()
+
+    @tf.function(autograph=False)
+    def gathered(batch):
+        def weighted(*batch):
+            *inputs, weights = batch
+            return figures(*inputs) | {"weights": weights}
+
+        values = strategy.run(weighted, args=batch)
+        return {name: strategy.gather(part, axis=0) for name, part in values.items()}
+
+    parts = [gathered(batch) for batch in spread(batches)]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    whole = columns.pop("weights") > 0
+    return {name: float(column[whole].mean(dtype=float)) for name, column in columns.items()}
+
+
+def train(model, images, prepare, options):
     """Fit a model; return its history, a dictionary of lists by epoch, and the seconds it took."""
     steps = math.ceil(len(images.train) / options.batch_size)
     warm_up = steps * options.epochs // 10
@@ -734,41 +856,57 @@ def train(model, images, prepare, options, **compile_settings):
         warmup_target=options.learning_rate,
         warmup_steps=warm_up,
     )
-    model.compile(keras.optimizers.Adam(rate), **compile_settings)
+    model.compile(keras.optimizers.Adam(rate))
     model.optimizer.build(model.trainable_variables)
     keeper = Keeper(model, images.train, options)
     first_epoch = keeper.restore() if options.resume else keeper.start()
+    if WORKERS:
+        refuse_differences(keeper.settings, first_epoch)
+    validation = frozen_batches(images.validation, prepare, options.seed, "validation")
+    callbacks = [keeper]
+    if options.tensorboard and is_chief():
+        callbacks.append(keras.callbacks.TensorBoard(options.tensorboard, write_graph=False))
     model.fit(
-        training_batches(images.train, prepare, options, first_epoch),
+        spread(training_batches(images.train, prepare, options, first_epoch)),
         initial_epoch=first_epoch,
         epochs=options.epochs,
         steps_per_epoch=steps,
-        validation_data=frozen_batches(images.validation, prepare, options.seed, "validation"),
+        validation_data=spread(validation),
+        validation_steps=len(validation),
         shuffle=False,  # the batches are in a drawn order already
-        callbacks=[keeper],
-        verbose=1 if sys.stdout.isatty() else 2,
+        callbacks=callbacks,
+        verbose=(1 if sys.stdout.isatty() else 2) if is_chief() else 0,
     )
     return keeper.history, keeper.seconds
 
 
-class Keeper(keras.callbacks.Callback):
+class Keeper(keras.callbacks.Callback, tf.train.experimental.PythonState):
     """Saves the state of the run after every epoch, and stops a run whose loss is lost."""
 
     def __init__(self, model, images, options):
         super().__init__()
         self.history = {}
         self.seconds = 0.0
-        ignored = ("command", "resume", "images_dir", "model_dir", "importance_samples")
-        self.settings = {k: v for k, v in vars(options).items() if k not in ignored}
+        ignored = "command resume images_dir model_dir importance_samples"
+        ignored += " devices tensorboard workers"
+        self.settings = {k: v for k, v in vars(options).items() if k not in ignored.split()}
         checksum = f"CRC-32 of its training images: {zlib.crc32(images):08x}"
         data = f"{self.settings.pop('data')} ({checksum})"
         self.settings["data"] = data  # the last, so that another --limit is named before it
-        self.record = tf.Variable("", dtype=tf.string)
-        variables = [variable.value for variable in model.variables + model.optimizer.variables]
-        self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
+        variables = [variable.value for variable in model.weights + model.optimizer.variables]
+        self.checkpoint = tf.train.Checkpoint(record=self, variables=variables)
+        self.checkpoint.save_counter.assign(0)  # makes it, which all workers have to do together
         self.folder = options.model_dir / "checkpoints"
-        mend_list_of_checkpoints(self.folder)
+        if is_chief():
+            mend_list_of_checkpoints(self.folder)
         self.manager = tf.train.CheckpointManager(self.checkpoint, self.folder, max_to_keep=2)
+
+    def serialize(self):
+        return json.dumps([self.settings, self.history, self.seconds])
+
+    def deserialize(self, record):
+        settings, self.history, self.seconds = json.loads(record)
+        self.refuse_changes(settings)
 
     def start(self):
         """Return the first epoch of a new run, 0; refuse to take the place of an unfinished one."""
@@ -785,9 +923,7 @@ class Keeper(keras.callbacks.Callback):
         """Return the epoch to go on with, after the newest checkpoint that is whole."""
         for path in reversed(self.manager.checkpoints):
             try:
-                tf.train.Checkpoint(record=self.record).restore(path).expect_partial()
-                settings, self.history, self.seconds = json.loads(self.record.numpy())
-                self.refuse_changes(settings)
+                tf.train.Checkpoint(record=self).restore(path).expect_partial()
                 self.checkpoint.restore(path).assert_existing_objects_matched()
             except InputError:
                 raise
@@ -795,8 +931,10 @@ class Keeper(keras.callbacks.Callback):
                 damage = f"{path} is damaged: {one_line(error)}"
                 print(f"{damage}; trying the one before", file=sys.stderr)
             else:
-                print(f"resuming after epoch {len(self.history['loss'])} of {settings['epochs']}")
-                return len(self.history["loss"])
+                done = len(self.history["loss"])
+                if is_chief():
+                    print(f"resuming after epoch {done} of {self.settings['epochs']}")
+                return done
         raise InputError(f"--resume: no readable checkpoint in {self.folder}")
 
     def refuse_changes(self, settings):
@@ -829,7 +967,8 @@ class Keeper(keras.callbacks.Callback):
         now = time.perf_counter()
         self.seconds += now - self.since
         self.since = now
-        self.record.assign(json.dumps([self.settings, self.history, self.seconds]))
+        if not is_chief():
+            return
         try:
             self.manager.save(checkpoint_number=epoch + 1)
         except tf.errors.OpError as error:
@@ -851,14 +990,60 @@ def mend_list_of_checkpoints(folder):
         save(folder / "checkpoint", lambda path: path.write_text(text))
 
 
+def refuse_differences(*what):
+    """Raise InputError where the workers are not about to do the same."""
+    mark = tf.constant([zlib.crc32(repr(what).encode())], tf.int64)
+    gather = tf.function(lambda: WORKERS.gather(WORKERS.run(lambda: mark), 0), autograph=False)
+    if len(np.unique(gather())) > 1:
+        raise InputError(
+            "the workers differ in their options, data or checkpoints; accepted: the same command"
+            " everywhere, and for --resume a --model-dir that all of them share"
+        )
+
+
+def is_chief():
+    """Tell whether this is the one of several machines that writes what there is to keep."""
+    if not WORKERS:
+        return True
+    resolver = WORKERS.cluster_resolver
+    first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return (resolver.task_type, resolver.task_id) == (first, 0)
+
+
+def strategy_of(options):
+    """Return the strategy for several machines, for several devices of this one, or Keras's own."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if options.devices and options.devices > len(devices):
+        raise InputError(f"--devices {options.devices}: accepted: up to {len(devices)} here")
+    names = [device.name for device in devices[: options.devices]]
+    if WORKERS or len(names) == 1:
+        return WORKERS or tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy(names)
+
+
+def mixed_precision():
+    """Return the Keras policy of 16 bits that this machine computes in natively."""
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    if gpus and all(gpu.get("compute_capability", (0, 0)) >= (7, 0) for gpu in details):
+        return "mixed_float16"
+    flags = Path("/proc/cpuinfo")
+    if not gpus and flags.exists() and {"avx512_bf16", "amx_bf16"} & {*flags.read_text().split()}:
+        return "mixed_bfloat16"
+    raise InputError(
+        "--mixed-precision: accepted on GPUs of compute capability 7.0 and processors with"
+        " AVX512-BF16 or AMX; leave it out here"
+    )
+
+
 @contextlib.contextmanager
 def run_folders(options):
-    """Make the output folders, keep other runs out of --model-dir, and plant the seed."""
+    """Make the output folders, and keep other runs out of --model-dir."""
     if options.resume and not any(options.model_dir.glob("checkpoints/*.index")):
         raise InputError(f"--resume: there is no checkpoint in {options.model_dir} to go on from")
     if set("*?[") & set(str(options.model_dir)):
         raise InputError(f"--model-dir {options.model_dir}: TensorFlow takes * ? [ for patterns")
-    for folder in (options.images_dir, options.model_dir):
+    for folder in filter(None, (options.images_dir, options.tensorboard, options.model_dir)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
@@ -872,9 +1057,21 @@ def run_folders(options):
         busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
         problem = "another run is at work in" if busy else f"no lock ({error}) on"
         raise InputError(f"{problem} {options.model_dir}") from error
+    with contextlib.closing(lock):
+        yield
+
+
+@contextlib.contextmanager
+def run_scope(options):
+    """Plant the seed, set the precision, enter the strategy; the chief holds the folders, too."""
+    strategy = strategy_of(options)
+    if options.mixed_precision:
+        keras.config.set_dtype_policy(mixed_precision())
+    if not is_chief():
+        print(f"one of {options.workers} workers; figures and files are the chief's", flush=True)
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
-    with contextlib.closing(lock):
+    with run_folders(options) if is_chief() else contextlib.nullcontext(), strategy.scope():
         yield
 
 
@@ -907,6 +1104,21 @@ def save_records(options, results, history, parameters, train_count, seconds):
     save(options.model_dir / "metrics.json", lambda path: path.write_text(figures))
 
 
+def save_figure(path, figure):
+    """Write a figure as a PNG file and, where a writer for TensorBoard is at work, there too."""
+    save(path, figure.savefig)
+    if tf.summary.should_record_summaries():
+        picture = tf.io.decode_png(path.read_bytes(), channels=3)
+        tf.summary.image(path.stem, picture[tf.newaxis], step=0)
+
+
+def picture_writer(options):
+    """Return a context manager in which figures go to --tensorboard, too."""
+    if not options.tensorboard:
+        return contextlib.nullcontext()
+    return tf.summary.create_file_writer(str(options.tensorboard / "pictures")).as_default()
+
+
 def mosaic(tiles, gap=2):
     """Return tiles (rows, columns, height, width, channels) as one image, with white gaps."""
     tiles = np.pad(tiles, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=1)
@@ -927,7 +1139,7 @@ def draw_rows(path, title, names, rows):
     axes.set_yticks([(row + 0.5) * len(image) / len(tiles) for row in range(len(tiles))], names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def draw_history(path, history, names, unit):
@@ -941,7 +1153,7 @@ def draw_history(path, history, names, unit):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def exit_status(command, options):
@@ -960,6 +1172,11 @@ def exit_status(command, options):
     except (InputError, OSError) as error:
         print("error:", str(error).replace("\n", " "), file=sys.stderr)
         return 2
+    except tf.errors.OpError as error:
+        if not (WORKERS and "Collective" in str(error)):
+            raise
+        print("error: a worker is lost; start all of them again with --resume", file=sys.stderr)
+        return 2
     except Interrupted as signalled:
         checkpoints = options.model_dir.glob("checkpoints/*.index")
         saved = any(path.stat().st_mtime >= since for path in checkpoints)  # by this run
@@ -977,23 +1194,26 @@ def exit_status(command, options):
 def train_command(options):
     """Train, evaluate, print the figures; then write the models, the records and the pictures."""
     images = load_images(options.data, options.limit, options.image_size, options.skip_unreadable)
-    with run_folders(options):
+    with run_scope(options):
         shape = images.train.shape[1:]
         encoder = build_encoder(shape, options.latent_dim)
         logits = build_decoder(shape, options.latent_dim)
         vae = build_vae(encoder, logits, options.beta)
         history, seconds = train(vae, images, with_epsilon(options.latent_dim), options)
         results = evaluate(vae, images.test, options)
+        if not is_chief():
+            return
         print(f"\nmeans over {len(images.test):,} test images, in nats; trained in {seconds:.0f} s")
         for name in ("negative_elbo", "reconstruction", "kl", "log_likelihood"):
             print(f"  {name.replace('_', ' '):<16} {results[name]:9.2f}")
-        probabilities = layers.Activation("sigmoid")(logits.output)
+        probabilities = layers.Activation("sigmoid", dtype="float32")(logits.output)
         decoder = keras.Model(logits.input, probabilities, name="decoder")
         save(options.model_dir / "encoder.keras", encoder.save)
         save(options.model_dir / "decoder.keras", decoder.save)
         parameters = encoder.count_params() + logits.count_params()
         save_records(options, results, history, parameters, len(images.train), seconds)
-        draw_pictures(options, encoder, decoder, images.test, images.test_labels, history)
+        with picture_writer(options):
+            draw_pictures(options, encoder, decoder, images.test, images.test_labels, history)
 
 
 def generate_command(options):

@@ -9,14 +9,17 @@ line is not made again, and a training that was stopped goes on after its last w
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +31,7 @@ DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
 SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.py"}
 LONG = ["--epochs", "48"]  # of the VAE's long run
 BUDGETS = (1, 2, 4, 8)  # epochs of shorter runs, for the curve
+MIXED = " --mixed-precision"
 
 # ---- Results -------------------------------------------------------------------------------------
 
@@ -109,6 +113,12 @@ def long(options):
         run_script("long", VAE, seed, *LONG)
 
 
+def mixed(options):
+    for seed in options.seeds:
+        for script in SCRIPTS:
+            run_script("mixed", script, seed, "--epochs", str(BUDGETS[2]), "--mixed-precision")
+
+
 def budgets(options):
     for seed in options.seeds:
         for script in SCRIPTS:
@@ -159,7 +169,8 @@ def keras_denoiser(script):
         x = layers.MaxPooling2D(2, padding="same")(x)
     for _ in range(2):
         x = layers.Conv2DTranspose(32, 3, strides=2, **settings)(x)
-    return script.keras.Model(image, layers.Conv2D(1, 3, padding="same")(x))
+    x = layers.Conv2D(1, 3, padding="same")(x)
+    return script.build_denoiser(script.keras.Model(image, x))
 
 
 def older_denoiser(script):
@@ -174,7 +185,8 @@ def older_denoiser(script):
     x = layers.Conv2D(64, 5, **settings)(x)
     for _ in range(2):
         x = layers.Conv2DTranspose(64, 5, strides=2, **settings)(x)
-    return script.keras.Model(image, layers.Conv2D(1, 5, padding="same")(x))
+    x = layers.Conv2D(1, 5, padding="same")(x)
+    return script.build_denoiser(script.keras.Model(image, x))
 
 
 YARDSTICKS = {  # name: script whose data, loss and evaluation it shares, model, rate, batch, epochs
@@ -184,14 +196,9 @@ YARDSTICKS = {  # name: script whose data, loss and evaluation it shares, model,
 }
 
 
-def compiled(script, name, model, optimizer):
-    """Compile a model with the loss of its kind; return what makes its batches."""
-    if name == VAE:
-        model.compile(optimizer)
-        return script.with_epsilon(2)
-    loss = script.keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(optimizer, loss=loss, metrics=[script.psnr])
-    return script.with_noise(0.5)
+def prepared(script, kind):
+    """Return what makes the batches of a kind of model."""
+    return script.with_epsilon(2) if kind == VAE else script.with_noise(0.5)
 
 
 def parameters(model):
@@ -209,7 +216,8 @@ def yardstick(name, options):
         images = script.load_images("mnist")
         train = script.np.concatenate([images.train, images.validation])
         model = build(script)
-        prepare = compiled(script, kind, model, script.keras.optimizers.Adam(rate))
+        model.compile(script.keras.optimizers.Adam(rate))
+        prepare = prepared(script, kind)
         model.optimizer.build(model.trainable_variables)
         run = SimpleNamespace(
             seed=seed,
@@ -224,18 +232,21 @@ def yardstick(name, options):
         keeper = script.Keeper(model, train, run)
         first = keeper.restore() if keeper.manager.latest_checkpoint else 0
         model.fit(
-            script.training_batches(train, prepare, run, first),
+            script.spread(script.training_batches(train, prepare, run, first)),
             initial_epoch=first,
             epochs=epochs,
             steps_per_epoch=math.ceil(len(train) / batch_size),
-            validation_data=script.frozen_batches(images.test, prepare, seed, "test"),
+            validation_data=script.spread(
+                script.frozen_batches(images.test, prepare, seed, "test")
+            ),
             callbacks=[keeper],
             shuffle=False,  # the batches are in a drawn order already
             verbose=2,
         )
         if kind == DENOISER:
-            probabilities = script.layers.Activation("sigmoid")(model.output)
-            model = script.keras.Model(model.input, probabilities)
+            (logits,) = model.networks
+            probabilities = script.layers.Activation("sigmoid")(logits.output)
+            model = script.keras.Model(logits.input, probabilities)
         metrics = script.evaluate(model, images.test, run) | {"train_seconds": keeper.seconds}
         metrics |= {"epochs": epochs, "parameters": parameters(model)}
         keep(part="yardstick", program=name, seed=seed, metrics=metrics, history=keeper.history)
@@ -339,7 +350,8 @@ def classical(options):
         batches = script.frozen_batches(part, prepare, 0, name)
         found = []
         for noisy, clean in batches.as_numpy_iterator():
-            out = np.stack([denoise(image[..., 0], setting) for image in noisy])[..., np.newaxis]
+            out = np.stack([denoise(image[..., 0].copy(), setting) for image in noisy])
+            out = out[..., np.newaxis]
             out = np.clip(out, 0, 1).astype(np.float32)
             found.append(script.figures_of_merit(clean, out))
         return {k: float(np.concatenate([f[k] for f in found]).mean()) for k in found[0]}
@@ -367,7 +379,7 @@ def classical(options):
 
 
 def programs(size=28):
-    """Yield (name, script, model, batches of its training, batch size) of the four to be timed."""
+    """Yield (name, script, model, optimizer, batch size) of the four trainings to be timed."""
     for kind in SCRIPTS:
         script = load(kind)
         options = script.parse_command_line(script.commands(), [])
@@ -378,12 +390,23 @@ def programs(size=28):
         else:
             encoder = script.build_encoder(shape)
             decoder = script.build_decoder(shape, encoder.output.shape[1:])
-            model = script.keras.Model(encoder.input, decoder(encoder.output))
+            logits = script.keras.Model(encoder.input, decoder(encoder.output))
+            model = script.build_denoiser(logits)
         yield kind, script, model, script.keras.optimizers.Adam(1e-3), options.batch_size
     for name in ("keras-vae", "keras-denoiser"):
         kind, build, rate, batch_size, _ = YARDSTICKS[name]
         script = sys.modules[kind]
         yield name, script, build(script), script.keras.optimizers.Adam(rate), batch_size
+
+
+def programs_in_16_bits():
+    """Yield the programs of our scripts again, as --mixed-precision makes them."""
+    script = load(VAE)
+    script.keras.config.set_dtype_policy(script.mixed_precision())
+    for name, *program in programs():
+        if name in SCRIPTS:
+            yield name + MIXED, *program
+    script.keras.config.set_dtype_policy("float32")
 
 
 def floating_point_operations(tf, model, batch):
@@ -409,28 +432,27 @@ def timed(model, batches, steps):
     return time.perf_counter() - since
 
 
-def endless(script, kind, images, batch_size, prepare=None):
+def endless(script, kind, images, batch_size):
     """Return the batches of a training that does not end, and what makes them."""
-    prepare = prepare or (script.with_epsilon(2) if kind == VAE else script.with_noise(0.5))
     run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10**6)
-    return script.training_batches(images, prepare, run)
+    return script.spread(script.training_batches(images, prepared(script, kind), run))
 
 
 def speed(options):
-    """Time the two scripts and the two Keras examples in turn, nine rounds of some seconds each."""
+    """Time our scripts, in 32 and 16 bits, and the two Keras examples in turn, in seven rounds."""
     if is_done(part="speed"):
         return
     made = []
-    for name, script, model, optimizer, batch_size in programs():
-        kind = YARDSTICKS[name][0] if name in YARDSTICKS else name
-        compiled(script, kind, model, optimizer)
+    for name, script, model, optimizer, batch_size in [*programs(), *programs_in_16_bits()]:
+        kind = YARDSTICKS[name][0] if name in YARDSTICKS else name.removesuffix(MIXED)
+        model.compile(optimizer)
         batches = endless(script, kind, script.load_images("mnist").train, batch_size)
         operations = floating_point_operations(script.tf, model, next(iter(batches))) / batch_size
-        steps = 19200 // batch_size
+        steps = 12800 // batch_size
         timed(model, batches, 10)  # traces and warms up
         made.append((name, script.tf, model, batches, batch_size, steps, operations, []))
     peaks = []
-    for _ in range(9):
+    for _ in range(7):
         for _, tf, model, batches, batch_size, steps, _, rates in made:
             peaks.append(matmul_rate(tf))
             rates.append(steps * batch_size / timed(model, batches, steps))
@@ -456,7 +478,7 @@ def pipeline(options):
     for name, script, model, optimizer, batch_size in programs():
         if name in YARDSTICKS:
             continue
-        compiled(script, name, model, optimizer)
+        model.compile(optimizer)
         images, steps = script.load_images("mnist").train, 300
         batches = endless(script, name, images, batch_size)
         repeated = script.tf.data.Dataset.from_tensors(next(iter(batches))).repeat()
@@ -480,7 +502,7 @@ def scaling(options):
         for name, script, model, optimizer, batch_size in programs(size):
             if name in YARDSTICKS:
                 continue
-            compiled(script, name, model, optimizer)
+            model.compile(optimizer)
             for limit in limits:
                 if is_done(part="scaling", program=name, size=size, images=limit):
                     continue
@@ -492,20 +514,64 @@ def scaling(options):
                 keep(part="scaling", program=name, size=size, images=len(images), seconds=seconds)
 
 
+# ---- Several workers -----------------------------------------------------------------------------
+
+
+def free_addresses(count):
+    """Return so many addresses of this machine with ports that nothing listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+
+
+def step_milliseconds(script, batch_size, count):
+    """Return the median time of a script's training step by so many workers of one thread."""
+    hosts = free_addresses(count)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, HERE / "steps.py", SCRIPTS[script], "--limit", "6400"]
+        command += ["--epochs", "2", "--batch-size", str(batch_size)]
+        command += ["--model-dir", folder, "--images-dir", folder]
+        processes = []
+        for index in range(count):
+            config = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
+            threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+            environment = {**os.environ, **threads, "TF_CONFIG": json.dumps(config)}
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+            )
+        said = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        sys.exit(f"error: a worker of {script} failed")
+    return float(said[0].splitlines()[-1])
+
+
+def workers(options):
+    """Time training steps of one and of two workers of one thread each."""
+    for script in SCRIPTS:
+        for batch_size, count in ((64, 1), (64, 2), (128, 2), (32, 1)):
+            key = {"part": "workers", "program": script, "batch_size": batch_size, "workers": count}
+            if not is_done(**key):
+                keep(**key, milliseconds=step_milliseconds(script, batch_size, count))
+
+
 # ---- Command line --------------------------------------------------------------------------------
 
 PARTS = {
     "ours": (ours, "default runs of both scripts: about 12 minutes a seed"),
-    "long": (long, "long runs of the VAE: 15 minutes a seed"),
+    "long": (long, "long runs of the VAE: about 12 minutes a seed"),
+    "mixed": (mixed, "runs of 4 epochs with --mixed-precision: about 3 minutes a seed"),
     "budgets": (budgets, "runs of fewer epochs, for the curve: about 8 minutes a seed"),
     "keras-vae": (yardstick_part("keras-vae"), "30 epochs: about 15 minutes a seed"),
     "keras-denoiser": (yardstick_part("keras-denoiser"), "100 epochs: about 45 minutes a seed"),
     "older-denoiser": (yardstick_part("older-denoiser"), "25 epochs: about 2.5 hours a seed"),
     "likelihood": (likelihood, "500 samples, quadrature, binary digits: 3 minutes a model"),
     "classical": (classical, "classical denoisers on the test digits: about 20 minutes"),
-    "speed": (speed, "the four trainings in turn: about 8 minutes"),
+    "speed": (speed, "the trainings in turn: about 5 minutes"),
     "pipeline": (pipeline, "input pipeline against training: about 2 minutes"),
     "scaling": (scaling, "number and size of images: about 5 minutes"),
+    "workers": (workers, "one and two workers of one thread each: about 8 minutes"),
 }
 
 

@@ -3,7 +3,7 @@
 import statistics
 
 from matplotlib.figure import Figure
-from run import DENOISER, HERE, SCRIPTS, VAE, YARDSTICKS, results
+from run import DENOISER, HERE, MIXED, SCRIPTS, VAE, YARDSTICKS, results
 
 NAMES = {
     "keras-vae": "Keras VAE example",
@@ -12,6 +12,7 @@ NAMES = {
     VAE: f"{VAE}.py",
     DENOISER: f"{DENOISER}.py",
 }
+NAMES |= {name + MIXED: NAMES[name] + MIXED for name in SCRIPTS}
 FIGURES = {  # of each script: names in metrics.json, and how many decimals to show
     VAE: {"negative_elbo": 2, "reconstruction": 2, "kl": 2, "log_likelihood": 2},
     DENOISER: {"psnr": 2, "ssim": 4, "mse": 5, "bce": 4},
@@ -46,10 +47,10 @@ def trained_row(name, lines, figures, command):
 def figures_table(kind):
     """Return the table of one script's test figures beside those of its yardsticks."""
     figures, rows = FIGURES[kind], []
-    for part, name in (("long", "ours, long run"), ("ours", "ours, default run")):
+    for part, name in (("long", "long run"), ("ours", "default run")):
         if lines := picked(part, kind):
             words = " ".join(["python", f"{kind}.py", *lines[0]["arguments"], "--seed N"])
-            rows.append(trained_row(name, lines, figures, words))
+            rows.append(trained_row(f"ours, {name}", lines, figures, words))
     for name, (script, *_) in YARDSTICKS.items():
         if script == kind and (lines := picked("yardstick", name)):
             rows.append(trained_row(NAMES[name], lines, figures, f"benchmarks/run.py {name}"))
@@ -101,7 +102,8 @@ def speed_table():
         if name in YARDSTICKS:
             images = 60000 * YARDSTICKS[name][4]
         else:
-            images = 55000 * picked("ours", name)[0]["metrics"]["epochs"]
+            script = name.removesuffix(MIXED)
+            images = 55000 * picked("ours", script)[0]["metrics"]["epochs"]
         recipe[name] = images / rate
         rows.append(
             [
@@ -127,6 +129,9 @@ def speed_table():
         f"{NAMES[yardstick]}: {recipe[yardstick] / recipe[kind]:.1f} times that of {NAMES[kind]}"
         for yardstick, (kind, *_) in YARDSTICKS.items()
         if yardstick in recipe and kind in recipe
+    ]
+    ratios += [
+        f"{NAMES[kind]}: {recipe[kind + MIXED] / recipe[kind]:.2f} in 16 bits" for kind in SCRIPTS
     ]
     peak = f"Matmul peak of the same run: {picked('speed')[0]['peak'] / 1e9:.0f} GFLOP/s."
     return table(head, rows) + f"\n\n{peak} {'; '.join(ratios)}."
@@ -179,6 +184,89 @@ def scaling_table():
     return table(head, rows)
 
 
+def mixed_table():
+    """Return the table of figures after 4 epochs in 32 and in 16 bits."""
+    rows = []
+    for kind, figure in ((VAE, "negative_elbo"), (DENOISER, "psnr")):
+        lines = picked("mixed", kind)
+        epochs = lines[0]["metrics"]["epochs"]
+        same = [x for x in picked("budgets", kind) if x["metrics"]["epochs"] == epochs]
+        for name, found in (("32 bits", same), ("16 bits", lines)):
+            values = mean([line["metrics"][figure] for line in found], 2)
+            rows.append([NAMES[kind], name, figure.replace("_", " "), values, len(found)])
+    return table(["", "computed in", "figure", "", "seeds"], rows)
+
+
+def workers_table():
+    """Return the table of training steps by one and by two workers of one thread each."""
+    rows = []
+    for kind in SCRIPTS:
+        found = {
+            (x["batch_size"], x["workers"]): x["milliseconds"] for x in picked("workers", kind)
+        }
+        cases = {
+            "one worker": (64, 1),
+            "strong scaling: two workers share the batch": (64, 2),
+            "weak scaling: two workers with a batch each": (128, 2),
+        }
+        alone = 64 / found[64, 1]
+        for name, (batch_size, count) in cases.items():
+            milliseconds = found[batch_size, count]
+            rate = batch_size / milliseconds
+            share = milliseconds - found[batch_size // count, 1]
+            rows.append(
+                [
+                    NAMES[kind],
+                    name,
+                    batch_size,
+                    f"{milliseconds:.1f} ms",
+                    f"{1000 * rate:,.0f}",
+                    f"{rate / alone:.2f}",
+                    f"{share:.1f} ms" if count > 1 else "",
+                ]
+            )
+    head = ["", "", "batch", "a step", "images a second", "speed-up", "communication in a step"]
+    return table(head, rows)
+
+
+def estimate_table():
+    """Return the estimate of where a step's time would go on more devices, 64 images on each.
+
+    The assumptions are those that RESULTS.md states beside it.
+    """
+    rows = []
+    for kind in SCRIPTS:
+        (speed,) = picked("speed", kind)
+        (pipeline,) = picked("pipeline", kind)
+        found = {
+            (x["batch_size"], x["workers"]): x["milliseconds"] for x in picked("workers", kind)
+        }
+        latency = found[64, 2] - found[32, 1]  # of a ring of two, in 2 hops
+        compute = 64000 / speed["images_per_second"]
+        megabytes = 4e-6 * speed["parameters"]
+        for name, count, faster, gigabytes_a_second, waiting in (
+            ("8 GPUs", 8, 20, 100, 1),
+            ("64 machines", 64, 1, 1.25, latency * 63),
+        ):
+            sent = 2 * (count - 1) / count * megabytes / gigabytes_a_second
+            communication = sent + waiting
+            prepared = count * pipeline["milliseconds"]["pipeline alone"]
+            step = max(compute / faster + communication, prepared)
+            rows.append(
+                [
+                    NAMES[kind],
+                    name,
+                    f"{compute / faster:.1f} ms",
+                    f"{communication:.1f} ms",
+                    f"{prepared:.1f} ms",
+                    f"{64 * count / step:,.0f}",
+                    f"{compute / faster / step:.0%}",
+                ]
+            )
+    head = ["", "", "computing", "communication", "input, beside both", "images a ms", "efficiency"]
+    return table(head, rows)
+
+
 def curve(path):
     """Draw the test figure of each recipe against its training time, at the speeds of one run."""
     rates = {line["program"]: line["images_per_second"] for line in picked("speed")}
@@ -219,6 +307,9 @@ def text():
         cost=cost_table(),
         pipeline=pipeline_table(),
         scaling=scaling_table(),
+        mixed=mixed_table(),
+        workers=workers_table(),
+        estimate=estimate_table(),
         **this,
     )
 
@@ -263,11 +354,15 @@ The number behind a classical denoiser's name is its setting, the best of some o
 
 ## Speed
 
-The four trainings in turn, nine rounds of some seconds each in one process; medians. Operations are
+The trainings in turn, seven rounds of some seconds each in one process; medians. Operations are
 those that TensorFlow's profiler counts in a training step; the peak is that of a matrix product of
 2048 x 2048 fp32 numbers, timed in the same rounds.
 
 {speed}
+
+After 4 epochs, without and with `--mixed-precision`:
+
+{mixed}
 
 ## Cost of a run
 
@@ -282,6 +377,27 @@ A training step beside the input pipeline, and one that gets the same batch agai
 ## Scaling
 
 {scaling}
+
+## Several machines
+
+Two processes of one thread each on the two cores of one machine, that talk through its loopback;
+medians over training steps of `benchmarks/run.py workers`. What a step of two workers takes longer
+than one of a worker alone with as many images as each of them has is the cost of communication, and
+of the two sharing memory and caches.
+
+{workers}
+
+Where the time of a step would go with 64 images on each device, by these figures:
+
+{estimate}
+
+The assumptions: a GPU computes twenty times as fast as these two cores; GPUs of one machine reduce
+gradients at 100 GB/s and lose 1 ms in a step for starting to; machines are like this one, joined by
+10 Gbit/s, and reduce in a ring, whose waiting grows with its 2 (n - 1) hops from that measured here
+for n = 2; every machine prepares the whole batch for the data order, the noise and epsilon to be
+those of one process. So input is what 8 GPUs would wait for, and waiting in the ring what 64
+machines would, before bandwidth: larger batches help against the second, and drawing only the own
+share of the noise against the first.
 """
 
 if __name__ == "__main__":

@@ -37,8 +37,7 @@ def killed(point, count, script, *arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True).returncode
 
 
-@BOTH
-def test_killed_and_resumed_is_the_same_run(script, whole, tmp_path):
+def test_killed_and_resumed_is_the_same_run(whole, tmp_path, script=DENOISER):
     draw = np.random.default_rng(len(script))
     assert killed("step", draw.integers(6, 10), script, cwd=tmp_path) == KILLED
     step = draw.integers(1, 5)  # in the same epoch, for the second time
@@ -280,8 +279,7 @@ def test_a_lost_loss_stops_the_run_and_keeps_the_checkpoint(vae, tmp_path, monke
     assert [path.name for path in tmp_path.glob("checkpoints/*.index")] == ["ckpt-1.index"]
 
 
-@BOTH
-def test_a_full_disk_leaves_no_broken_file(script, tmp_path):
+def test_a_full_disk_leaves_no_broken_file(tmp_path, script=VAE):
     """A limit on the size of files stands in for the disk: no checkpoint fits under it."""
     limit = (
         "import resource, runpy, sys\n"
