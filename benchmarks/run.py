@@ -332,9 +332,9 @@ def classical_denoisers():
         ),
         "total variation": (
             lambda x, weight: restoration.denoise_tv_chambolle(x, weight=weight),
-            (0.2, 0.3, 0.4, 0.6, 0.8),
+            (0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
         ),
-        "non-local means": (non_local_means, (0.2, 0.3, 0.4, 0.6)),
+        "non-local means": (non_local_means, (0.05, 0.1, 0.15, 0.2, 0.3)),
         "BM3D": (lambda x, sigma: bm3d(x, sigma), (0.3, 0.4, 0.5, 0.6)),
     }
 
@@ -400,9 +400,12 @@ def programs(size=28):
 
 
 def programs_in_16_bits():
-    """Yield the programs of our scripts again, as --mixed-precision makes them."""
+    """Yield the programs of our scripts again, as --mixed-precision makes them, where it can."""
     script = load(VAE)
-    script.keras.config.set_dtype_policy(script.mixed_precision())
+    try:
+        script.keras.config.set_dtype_policy(script.mixed_precision())
+    except script.InputError as error:
+        return print(error)
     for name, *program in programs():
         if name in SCRIPTS:
             yield name + MIXED, *program

@@ -12,6 +12,11 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import run as benchmarks
+import tables
+
+
+def test_the_results_page_is_made_of_the_results():
+    assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == tables.text()
 
 
 def test_the_command_line_lists_the_parts_and_how_long_they_take():
