@@ -277,9 +277,12 @@ def number_of_workers(config):
     if not config:
         return 1
     config = json.loads(config)
-    cluster, kind, index = config["cluster"], config["task"]["type"], config["task"]["index"]
-    if not set(cluster) <= {"chief", "worker"}:
-        raise ValueError(f"the cluster has the jobs {', '.join(cluster)}")
+    cluster, kind, index = config["cluster"], config["task"]["type"], int(config["task"]["index"])
+    if not set(cluster) <= {"chief", "worker"} or len(cluster.get("chief", [])) > 1:
+        raise ValueError("a cluster is of workers, and of one chief at most")
+    for hosts in cluster.values():
+        if not (isinstance(hosts, list) and all(isinstance(host, str) for host in hosts)):
+            raise TypeError(f"{hosts} is not a list of addresses")
     if index not in range(len(cluster[kind])):
         raise IndexError(f"the cluster has no {kind} {index}")
     return sum(map(len, cluster.values()))
@@ -332,11 +335,11 @@ with without_start_up_chatter():
     from matplotlib.figure import Figure
     from PIL import Image, ImageOps
 
+    if __name__ == "__main__" and getattr(OPTIONS, "devices", None):
+        gpus = tf.config.list_physical_devices("GPU")
+        tf.config.set_visible_devices(gpus[: OPTIONS.devices], "GPU")
     WORKERS = None  # tf.distribute wants the strategy of several machines before all else
     if several:
-        if OPTIONS.devices:
-            gpus = tf.config.list_physical_devices("GPU")
-            tf.config.set_visible_devices(gpus[: OPTIONS.devices], "GPU")
         try:
             WORKERS = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:  # the port is taken, or nobody else came
@@ -354,6 +357,7 @@ ACCEPTED = (
     "accepted: images (n, height, width), or with 1 or 3 channels behind, n from 20 and sides from"
     " 8 to 256, of uint8 or of floats from 0 to 1"
 )
+PATHS = ("data", "images_dir", "model_dir", "tensorboard")  # options that may differ by machine
 STREAMS = ("order", "training", "validation", "test", "samples")  # what random numbers are for
 Image.MAX_IMAGE_PIXELS = None  # PICTURE_LIMIT is checked in its place, for an error and no warning
 
@@ -669,8 +673,7 @@ def spread(batches):
 class Trainer(keras.Model):
     """Trains networks by the mean over images of the first of the losses of a batch.
 
-    The steps are our own because those of Keras do not run on several machines, where results must
-    have an axis to be reduced over: https://github.com/keras-team/keras/issues/20585
+    The steps are our own because those of Keras do not run on several machines.
 
     Args:
         networks: the models whose weights are trained.
@@ -689,12 +692,13 @@ class Trainer(keras.Model):
         return self.means
 
     def _maybe_symbolic_build(self, **about):
-        """Do not build what is built: of a batch for several machines Keras can make no input."""
+        """Leave out what Keras 3.15 does under a strategy: to build from a batch what is built."""
 
     def updated_means(self, losses, weights):
         for mean, values in zip(self.means, losses, strict=True):
             mean.update_state(values, tf.sign(weights))
-        axes = [1] if WORKERS else []
+        # Of several machines, Keras reduces results over an axis that they have to have:
+        axes = [1] if WORKERS else []  # https://github.com/keras-team/keras/issues/20585
         return {mean.name: tf.reshape(mean.result(), axes) for mean in self.means}
 
     def train_step(self, batch):
@@ -705,7 +709,14 @@ class Trainer(keras.Model):
             objective = tf.reduce_mean(losses[0] * by_image) / self.replicas
             objective = self.optimizer.scale_loss(objective)  # of 16 bits
         variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(objective, variables), variables)
+        gradients = tape.gradient(objective, variables)
+        if self.replicas > 1 and isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # Each replica would decide by its own gradients whether they overflow.
+            total = tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
+            total = tf.distribute.get_replica_context().all_reduce("SUM", total)
+            lost = tf.where(tf.math.is_finite(total), 0.0, math.nan)
+            gradients = [gradient + lost for gradient in gradients]
+        self.optimizer.apply(gradients, variables)
         return self.updated_means(losses, weights)
 
     def test_step(self, batch):
@@ -773,18 +784,17 @@ class Keeper(keras.callbacks.Callback, tf.train.experimental.PythonState):
         super().__init__()
         self.history = {}
         self.seconds = 0.0
-        ignored = "command resume images_dir model_dir importance_samples"
-        ignored += " devices tensorboard workers"
-        self.settings = {k: v for k, v in vars(options).items() if k not in ignored.split()}
+        ignored = {*PATHS, "command", "resume", "importance_samples", "devices", "workers"}
+        self.settings = {k: v for k, v in vars(options).items() if k not in ignored}
         checksum = f"CRC-32 of its training images: {zlib.crc32(images):08x}"
-        data = f"{self.settings.pop('data')} ({checksum})"
+        data = f"{options.data} ({checksum})"
         self.settings["data"] = data  # the last, so that another --limit is named before it
         variables = [variable.value for variable in model.weights + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self, variables=variables)
-        self.checkpoint.save_counter.assign(0)  # makes it, which all workers have to do together
         self.folder = options.model_dir / "checkpoints"
         if is_chief():
             mend_list_of_checkpoints(self.folder)
+        self.checkpoint.save_counter.assign(0)  # makes it, which all workers have to do together
         self.manager = tf.train.CheckpointManager(self.checkpoint, self.folder, max_to_keep=2)
 
     def serialize(self):
@@ -882,8 +892,8 @@ def refuse_differences(*what):
     gather = tf.function(lambda: WORKERS.gather(WORKERS.run(lambda: mark), 0), autograph=False)
     if len(np.unique(gather())) > 1:
         raise InputError(
-            "the workers differ in their options, data or checkpoints; accepted: the same command"
-            " everywhere, and for --resume a --model-dir that all of them share"
+            "the workers differ in their options, GPUs, data or checkpoints; accepted: the same"
+            " command everywhere, and for --resume a --model-dir that all of them share"
         )
 
 
@@ -899,17 +909,18 @@ def is_chief():
 def strategy_of(options):
     """Return the strategy for several machines, for several devices of this one, or Keras's own."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if options.devices and options.devices > len(devices):
-        raise InputError(f"--devices {options.devices}: accepted: up to {len(devices)} here")
-    names = [device.name for device in devices[: options.devices]]
-    if WORKERS or len(names) == 1:
-        return WORKERS or tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy(names)
+    names = WORKERS.extended.worker_devices if WORKERS else [device.name for device in devices]
+    if options.devices and options.devices > len(names):
+        raise InputError(f"--devices {options.devices}: accepted: up to {len(names)} here")
+    if WORKERS:
+        return WORKERS
+    names = names[: options.devices]
+    return tf.distribute.MirroredStrategy(names) if names[1:] else tf.distribute.get_strategy()
 
 
 def mixed_precision():
     """Return the Keras policy of 16 bits that this machine computes in natively."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     if gpus and all(gpu.get("compute_capability", (0, 0)) >= (7, 0) for gpu in details):
         return "mixed_float16"
@@ -917,8 +928,8 @@ def mixed_precision():
     if not gpus and flags.exists() and {"avx512_bf16", "amx_bf16"} & {*flags.read_text().split()}:
         return "mixed_bfloat16"
     raise InputError(
-        "--mixed-precision: accepted on GPUs of compute capability 7.0 and processors with"
-        " AVX512-BF16 or AMX; leave it out here"
+        "--mixed-precision: accepted on GPUs of compute capability 7.0 or more and on processors"
+        " with AVX512-BF16 or AMX; leave it out here"
     )
 
 
@@ -958,6 +969,9 @@ def run_scope(options):
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     with run_folders(options) if is_chief() else contextlib.nullcontext(), strategy.scope():
+        if WORKERS:
+            same = {k: v for k, v in vars(options).items() if k not in PATHS}
+            refuse_differences(same, len(WORKERS.extended.worker_devices))
         yield
 
 
@@ -1051,6 +1065,11 @@ def exit_status(command, options):
             signal.signal(each, signal.SIG_DFL)  # a second one ends the run at once
         raise Interrupted(number)  # between two lines of Python, so a running step ends first
 
+    def is_resumable():
+        checkpoints = options.model_dir.glob("checkpoints/*.index")
+        saved = any(path.stat().st_mtime >= since for path in checkpoints)  # by this run
+        return options.command == "train" and (saved or options.resume)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
@@ -1061,15 +1080,14 @@ def exit_status(command, options):
     except tf.errors.OpError as error:
         if not (WORKERS and "Collective" in str(error)):
             raise
-        print("error: a worker is lost; start all of them again with --resume", file=sys.stderr)
+        cause = one_line(error).partition("aborted by: ")[2].partition(". ")[0][:200]
+        advice = "start all of them again" + ", with --resume" * is_resumable()
+        print(f"error: a worker is lost ({cause}); {advice}", file=sys.stderr)
         return 2
     except Interrupted as signalled:
-        checkpoints = options.model_dir.glob("checkpoints/*.index")
-        saved = any(path.stat().st_mtime >= since for path in checkpoints)  # by this run
         words = [sys.executable, *(word for word in sys.argv if word != "--resume"), "--resume"]
         advice = f"; to go on after the last whole epoch: {shlex.join(words)}"
-        resumable = options.command == "train" and (saved or options.resume)
-        print(f"\nstopped{advice * resumable}", file=sys.stderr)
+        print(f"\nstopped{advice * is_resumable()}", file=sys.stderr)
         return 128 + signalled.args[0]
     return 0
 

@@ -32,7 +32,9 @@ def mean(values, digits):
 
 
 def table(head, rows):
-    """Return a Markdown table."""
+    """Return a Markdown table, or a sentence where it would have no rows."""
+    if not rows:
+        return "Not measured yet."
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
@@ -230,42 +232,53 @@ def workers_table():
     return table(head, rows)
 
 
+def communication_of_two():
+    """Return what a step of two workers waits, in ms, and what it takes longer for each megabyte.
+
+    Two scripts with gradients of other sizes give a line: waiting + slope * megabytes.
+    """
+    points = []
+    for kind in SCRIPTS:
+        found = {
+            (x["batch_size"], x["workers"]): x["milliseconds"] for x in picked("workers", kind)
+        }
+        points.append((megabytes_of(kind), found[64, 2] - found[32, 1]))
+    (x1, y1), (x2, y2) = points
+    slope = (y2 - y1) / (x2 - x1)
+    return y1 - slope * x1, slope
+
+
+def megabytes_of(kind):
+    """Return the size of a script's gradients."""
+    (speed,) = picked("speed", kind)
+    return 4e-6 * speed["parameters"]
+
+
 def estimate_table():
-    """Return the estimate of where a step's time would go on more devices, 64 images on each.
+    """Return the estimate of where a step's time would go on more devices.
 
     The assumptions are those that RESULTS.md states beside it.
     """
+    waiting, slope = communication_of_two()
     rows = []
     for kind in SCRIPTS:
         (speed,) = picked("speed", kind)
         (pipeline,) = picked("pipeline", kind)
-        found = {
-            (x["batch_size"], x["workers"]): x["milliseconds"] for x in picked("workers", kind)
-        }
-        latency = found[64, 2] - found[32, 1]  # of a ring of two, in 2 hops
-        compute = 64000 / speed["images_per_second"]
-        megabytes = 4e-6 * speed["parameters"]
-        for name, count, faster, gigabytes_a_second, waiting in (
-            ("8 GPUs", 8, 20, 100, 1),
-            ("64 machines", 64, 1, 1.25, latency * 63),
+        megabytes = megabytes_of(kind)
+        for name, count, images, faster, pause, each in (
+            ("8 GPUs", 8, 64, 20, 1, 0.01),
+            ("64 machines", 64, 64, 1, waiting * 63, slope),
+            ("64 machines", 64, 4096, 1, waiting * 63, slope),
         ):
-            sent = 2 * (count - 1) / count * megabytes / gigabytes_a_second
-            communication = sent + waiting
-            prepared = count * pipeline["milliseconds"]["pipeline alone"]
-            step = max(compute / faster + communication, prepared)
-            rows.append(
-                [
-                    NAMES[kind],
-                    name,
-                    f"{compute / faster:.1f} ms",
-                    f"{communication:.1f} ms",
-                    f"{prepared:.1f} ms",
-                    f"{64 * count / step:,.0f}",
-                    f"{compute / faster / step:.0%}",
-                ]
-            )
-    head = ["", "", "computing", "communication", "input, beside both", "images a ms", "efficiency"]
-    return table(head, rows)
+            compute = 1000 * images / speed["images_per_second"] / faster
+            communication = pause + 2 * (count - 1) / count * megabytes * each
+            prepared = count * images / 64 * pipeline["milliseconds"]["pipeline alone"]
+            step = max(compute + communication, prepared)
+            milliseconds = [f"{value:,.1f} ms" for value in (compute, communication, prepared)]
+            rate = f"{1000 * images * count / step:,.0f}"
+            rows.append([NAMES[kind], name, images, *milliseconds, rate, f"{compute / step:.0%}"])
+    head = ["", "", "images on each", "computing", "communication", "input, beside both"]
+    return table([*head, "images a second", "efficiency"], rows)
 
 
 def curve(path):
@@ -388,17 +401,19 @@ of the two sharing memory and caches.
 
 {workers}
 
-Where the time of a step would go with 64 images on each device, by these figures:
+Where the time of a step would go on more devices, by these figures:
 
 {estimate}
 
 The assumptions: a GPU computes twenty times as fast as these two cores; GPUs of one machine reduce
-gradients at 100 GB/s and lose 1 ms in a step for starting to; machines are like this one, joined by
-10 Gbit/s, and reduce in a ring, whose waiting grows with its 2 (n - 1) hops from that measured here
-for n = 2; every machine prepares the whole batch for the data order, the noise and epsilon to be
-those of one process. So input is what 8 GPUs would wait for, and waiting in the ring what 64
-machines would, before bandwidth: larger batches help against the second, and drawing only the own
-share of the noise against the first.
+gradients at 100 GB/s and lose 1 ms in a step for starting to. Machines are like this one, and a
+megabyte that they send costs as much as here. They reduce in a ring, so that waiting grows with its
+2 (n - 1) hops from what the two scripts have in common here, for n = 2. Every machine prepares the
+whole batch, for data order, noise and epsilon to be those of one process.
+
+So 8 GPUs would wait for their input: to draw no more than the own share of the noise is what to
+change first there, and it would change the figures of one process. 64 machines would wait for one
+another in the ring, which larger batches make up for, until the input becomes the limit there, too.
 """
 
 if __name__ == "__main__":

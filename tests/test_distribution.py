@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,6 +50,20 @@ def test_two_devices_end_where_one_does(alone, tmp_path):
     process = run(devices, 2, ROOT / VAE, *SMALL, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert_same_figures(alone, tmp_path)
+    one, other = (last_state(folder / MODELS[VAE]) for folder in (alone, tmp_path))
+    different = 0
+    for name, values in one.items():  # Adam's moments tell of gradients of another scale
+        most = np.abs(values).max()
+        np.testing.assert_allclose(values, other[name], atol=0.05 * most + 1e-9, err_msg=name)
+        different += not np.array_equal(values, other[name])
+    assert different  # two devices have been at work
+
+
+def last_state(folder):
+    """Return the numbers of the newest checkpoint of a run."""
+    reader = tensorflow.train.load_checkpoint(str(folder / "checkpoints"))
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("variables/")]
+    return {name: reader.get_tensor(name) for name in names}
 
 
 def cluster():
@@ -80,11 +93,10 @@ def test_two_workers_lose_one_and_end_where_one_process_does(alone, tmp_path):
     while not (line := chief.stdout.readline()).startswith("Epoch 2"):
         assert line, chief.stderr.read()
     other.send_signal(signal.SIGKILL)
-    since = time.monotonic()
     _, errors = chief.communicate(timeout=60)
-    assert time.monotonic() - since < 60
     assert chief.returncode == 2
-    assert errors == "error: a worker is lost; start all of them again with --resume\n"
+    lost = r"error: a worker is lost \(.+\); start all of them again, with --resume\n"
+    assert re.fullmatch(lost, errors)
     assert other.communicate()[0].count("\n") == 1
     assert not (tmp_path / MODELS[VAE] / "metrics.json").exists()
 
@@ -111,7 +123,7 @@ def test_workers_that_are_not_about_to_do_the_same(differ, vae, monkeypatch):
     monkeypatch.setattr(vae, "WORKERS", workers)
     if not differ:
         return vae.refuse_differences({"seed": 0}, 1)
-    with pytest.raises(vae.InputError, match="the workers differ in their options, data or"):
+    with pytest.raises(vae.InputError, match="the workers differ in their options, GPUs, data"):
         vae.refuse_differences({"seed": 0}, 1)
 
 
@@ -129,10 +141,10 @@ HOSTS = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
         ({"cluster": HOSTS, "task": {"type": "chief", "index": 0}}, "KeyError: 'chief'"),
         ({"cluster": HOSTS, "task": {"type": "worker", "index": 2}}, "no worker 2"),
         ({"cluster": HOSTS, "task": {"type": "worker", "index": -1}}, "no worker -1"),
-        (
-            {"cluster": HOSTS | {"ps": []}, "task": {"type": "worker", "index": 0}},
-            "jobs worker, ps",
-        ),
+        ({"cluster": {"ps": []}, "task": {"type": "ps", "index": 0}}, "of workers, and of one"),
+        ({"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}, "of one"),
+        ({"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}, "not a list"),
+        ({"cluster": {"worker": [1, 2]}, "task": {"type": "worker", "index": 0}}, "not a list"),
         ({"cluster": 3, "task": {"type": "worker", "index": 0}}, "TypeError"),
     ],
 )
@@ -176,11 +188,11 @@ def test_more_devices_than_there_are(vae):
 )
 def test_what_computes_in_16_bits(capabilities, flags, policy, vae, monkeypatch):
     config = vae.tf.config
-    monkeypatch.setattr(config, "list_physical_devices", lambda kind: capabilities)
+    monkeypatch.setattr(config, "get_visible_devices", lambda kind: capabilities)
     details = lambda gpu: {"compute_capability": gpu}  # noqa: E731
     monkeypatch.setattr(config.experimental, "get_device_details", details)
-    monkeypatch.setattr(vae.Path, "exists", lambda path: True)
-    monkeypatch.setattr(vae.Path, "read_text", lambda path: f"flags : {flags}\n")
+    cpuinfo = SimpleNamespace(exists=lambda: True, read_text=lambda: f"flags : {flags}\n")
+    monkeypatch.setattr(vae, "Path", lambda path: cpuinfo)
     if policy:
         assert vae.mixed_precision() == policy
     else:

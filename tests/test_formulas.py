@@ -172,7 +172,6 @@ def test_log_likelihood_against_the_integral_over_the_plane(vae):
         for samples in (5, 50, 5000)
     ]
     bounds = [-estimates[2]["negative_elbo"], *(each["log_likelihood"] for each in estimates)]
-    print(bounds, integral.mean())
     assert bounds == sorted(bounds)  # from the ELBO up, with the number of draws
     assert bounds[-1] == pytest.approx(integral.mean(), abs=0.1)
     assert bounds[0] < integral.mean() - 0.5
