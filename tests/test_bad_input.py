@@ -110,10 +110,7 @@ def test_bad_files(vae, tmp_path):
         assert str(path) in message and text in message and "\n" not in message, (name, message)
 
 
-@pytest.mark.parametrize(
-    ("script", "name"),
-    [(VAE, "truncated"), (VAE, "objects"), (VAE, "flat"), (DENOISER, "no_x_train")],
-)
+@pytest.mark.parametrize(("script", "name"), [(VAE, "objects"), (DENOISER, "no_x_train")])
 def test_bad_files_from_the_command_line(script, name, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()

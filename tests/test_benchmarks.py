@@ -43,8 +43,9 @@ def test_quadrature_of_one_narrow_pixel(vae):
     assert found[0] == pytest.approx(math.log(0.5), abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["keras-vae", "keras-denoiser"])
-def test_a_yardstick_goes_on_where_it_was_stopped(name, tmp_path, monkeypatch, denoiser, vae):
+def test_a_yardstick_goes_on_where_it_was_stopped(
+    tmp_path, monkeypatch, denoiser, vae, name="keras-denoiser"
+):
     """One epoch and then another leave one line of results, with the history of both."""
     kind, build, rate, batch_size, _ = benchmarks.YARDSTICKS[name]
     script = {benchmarks.VAE: vae, benchmarks.DENOISER: denoiser}[kind]

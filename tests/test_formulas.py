@@ -87,7 +87,7 @@ def test_noise_is_gaussian_and_clipped(denoiser, noise):
 def trained(vae, tmp_path_factory):
     """A VAE after a few seconds of training: it uses the plane, and its posteriors are wide."""
     images = vae.load_images("mnist", 3000)
-    words = ["--seed", "3", "--epochs", "8", "--limit", "3000"]
+    words = ["--seed", "3", "--epochs", "3", "--limit", "3000"]
     options = vae.parse_command_line(vae.commands(), words)
     options.model_dir = tmp_path_factory.mktemp("trained")
     keras.utils.set_random_seed(options.seed)

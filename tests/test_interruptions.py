@@ -80,13 +80,11 @@ def test_a_finished_run_resumes_to_the_same_files(whole, tmp_path):
     same_end(VAE, whole[VAE], tmp_path)
 
 
-@pytest.mark.parametrize("spoil", ["flip the index", "truncate the data"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(spoil, whole, tmp_path):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
     shutil.copytree(whole[VAE], tmp_path, dirs_exist_ok=True)
-    (path,) = (tmp_path / MODELS[VAE] / "checkpoints").glob(f"ckpt-5.{spoil.split()[-1]}*")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content if "flip" in spoil else content[: len(content) // 2])
+    (path,) = (tmp_path / MODELS[VAE] / "checkpoints").glob("ckpt-5.data*")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     process = run(VAE, *SMALL, "--resume", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert re.search(r"ckpt-5 is damaged: .*; trying the one before\n$", process.stderr)
