@@ -263,3 +263,34 @@ def test_tensorboard_needs_its_package(vae, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         vae.parse_command_line(vae.commands(), ["--tensorboard", "log"])
     assert caught.value.code == 2 and "pip install tensorboard" in capsys.readouterr().err
+
+
+OVERFLOW = """
+import numpy as np, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from conftest import VAE, load
+vae = load(VAE)
+vae.keras.config.set_dtype_policy("mixed_float16")
+images = vae.load_images("mnist", 300).train[:64]
+batches = vae.frozen_batches(images, vae.with_epsilon(2), 0, "training")
+with vae.strategy_of(vae.parse_command_line(vae.commands(), [])).scope():
+    model = vae.build_vae(vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2))
+    model.compile(vae.keras.optimizers.Adam(1e-3))
+    model.optimizer.build(model.trainable_variables)
+    weights = lambda: [variable.numpy() for variable in model.trainable_variables]
+    before = weights()
+    spoilt = batches.map(lambda x, e: (tf.concat([x[:-1], x[-1:] * np.inf], 0), e))
+    model.fit(vae.spread(spoilt), steps_per_epoch=1, verbose=0, shuffle=False)
+    assert all(map(np.array_equal, before, weights()))
+    assert model.optimizer.dynamic_scale.numpy() == 2**14
+    model.fit(vae.spread(batches), steps_per_epoch=1, verbose=0, shuffle=False)
+    assert not all(map(np.array_equal, before, weights()))
+    assert all(np.isfinite(part).all() for part in weights())
+"""
+
+
+def test_an_overflow_on_one_of_two_devices_skips_the_step_on_both():
+    command = [sys.executable, "-c", OVERFLOW]
+    process = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
