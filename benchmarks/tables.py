@@ -128,16 +128,16 @@ def speed_table():
         "time at that speed",
     ]
     ratios = [
-        f"{NAMES[yardstick]}: {recipe[yardstick] / recipe[kind]:.1f} times that of {NAMES[kind]}"
+        f"{NAMES[yardstick]}, {recipe[yardstick] / recipe[kind]:.1f} times as long as {kind}"
         for yardstick, (kind, *_) in YARDSTICKS.items()
         if yardstick in recipe and kind in recipe
     ]
     for kind in SCRIPTS:
         if kind + MIXED in recipe:
             times = recipe[kind] / recipe[kind + MIXED]
-            ratios.append(f"{NAMES[kind]}: {times:.2f} times as fast in 16 bits")
+            ratios.append(f"{kind} is {times:.2f} times as fast in 16 bits")
     peak = f"Matmul peak of the same run: {picked('speed')[0]['peak'] / 1e9:.0f} GFLOP/s."
-    return table(head, rows) + f"\n\n{peak} {'; '.join(ratios)}."
+    return table(head, rows) + f"\n\n{peak} The whole recipes: {'; '.join(ratios)}."
 
 
 def cost_table():
@@ -304,6 +304,9 @@ def curve(path):
             minutes = [60000 * epoch / rates[yardstick] / 60 for epoch in range(1, len(values) + 1)]
             axes.plot(minutes, values, ".-", label=f"{NAMES[yardstick]}: epochs of a run")
         axes.set(xlabel="training time, minutes on two cores", ylabel=label, xscale="log")
+        ticks = [0.25, 0.5, 1, 2, 5, 10, 20]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend()
     panels[0].set_ylim(top=175)
