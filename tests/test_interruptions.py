@@ -169,7 +169,8 @@ def test_another_run_is_not_resumed(option, vae, whole):
 
 def test_a_script_that_is_edited_during_its_run(tmp_path, script=VAE):
     copy = shutil.copy(ROOT / script, tmp_path)
-    command = [sys.executable, "-u", copy, *SMALL, "--data", ROOT / "data" / "mnist.npz"]
+    command = [sys.executable, "-u", copy, "--limit", "300", "--epochs", "2"]
+    command += ["--data", ROOT / "data" / "mnist.npz"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("Epoch 1")
         Path(copy).write_text("edited = True\n" * 7 + Path(copy).read_text())
@@ -296,7 +297,12 @@ def test_a_full_disk_leaves_no_broken_file(tmp_path, script=VAE):
     ]
 
 
-RESUMED = [*SMALL, "--resume"]  # a finished run: all that is left to do is to write its files
+RESUMED = [
+    *SMALL,
+    "--resume",
+    "--importance-samples",
+    "1",
+]  # a finished run: all that is left to do is to write its files
 WRITTEN = [
     *[(VAE, RESUMED, kind) for kind in (".keras", ".csv", ".json", ".png")],
     (DENOISER, ["denoise", "images", "--output", "new"], ".png"),
