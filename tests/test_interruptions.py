@@ -297,12 +297,8 @@ def test_a_full_disk_leaves_no_broken_file(tmp_path, script=VAE):
     ]
 
 
-RESUMED = [
-    *SMALL,
-    "--resume",
-    "--importance-samples",
-    "1",
-]  # a finished run: all that is left to do is to write its files
+# Of a finished run: all that is left to do is to write its files.
+RESUMED = [*SMALL, "--resume", "--importance-samples", "1"]
 WRITTEN = [
     *[(VAE, RESUMED, kind) for kind in (".keras", ".csv", ".json", ".png")],
     (DENOISER, ["denoise", "images", "--output", "new"], ".png"),
