@@ -265,7 +265,7 @@ def parse_command_line(commands, arguments):
     if command == "train":
         try:
             options.workers = number_of_workers(os.environ.get("TF_CONFIG"))
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": .., "index": ..}}'
             text = f"TF_CONFIG={os.environ['TF_CONFIG']}: {type(error).__name__}: {error}"
             parser.error(f"{text}; accepted: {form}")

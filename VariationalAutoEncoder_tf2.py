@@ -208,7 +208,7 @@ def evaluate(vae, images, options):
     def with_epsilons(images, seed):
         shape = (samples, tf.shape(images)[0], decoder.input_shape[1])
         epsilon = tf.random.stateless_normal(shape, seed)
-        return images, tf.transpose(epsilon, (1, 0, 2))  # the images' axis first, to be shared by
+        return images, tf.transpose(epsilon, (1, 0, 2))  # (n, samples, latent_dim): devices share n
 
     def estimates(images, epsilon):
         z_mean, z_log_sigma = encoder(images)  # (n, latent_dim)
@@ -379,7 +379,7 @@ def parse_command_line(commands, arguments):
     if command == "train":
         try:
             options.workers = number_of_workers(os.environ.get("TF_CONFIG"))
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": .., "index": ..}}'
             text = f"TF_CONFIG={os.environ['TF_CONFIG']}: {type(error).__name__}: {error}"
             parser.error(f"{text}; accepted: {form}")

@@ -146,6 +146,7 @@ HOSTS = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
         ({"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}, "not a list"),
         ({"cluster": {"worker": [1, 2]}, "task": {"type": "worker", "index": 0}}, "not a list"),
         ({"cluster": 3, "task": {"type": "worker", "index": 0}}, "TypeError"),
+        ({"cluster": ["worker"], "task": {"type": "worker", "index": 0}}, "AttributeError"),
     ],
 )
 def test_a_cluster_that_cannot_be_read(config, problem, vae, monkeypatch, capsys):
