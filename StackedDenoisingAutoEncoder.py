@@ -49,7 +49,7 @@ def commands():
     models = ("--model-dir", Path, Path("models/denoiser"), "folder for the models and the records")
     skip = ("--skip-unreadable", bool, False, "leave out pictures that cannot be read")
     training = [
-        ("--epochs", within(int, 1, 10**6), 12, "passes over the training images"),
+        ("--epochs", within(int, 1, 10**6), 8, "passes over the training images"),
         ("--batch-size", within(int, 1, 10**6), 64, "images in a training step"),
         ("--learning-rate", within(float, 1e-9, 10), 8e-3, "peak of Adam's rate (a warm cosine)"),
         ("--noise", within(float, 1e-3, 100), 0.5, "standard deviation of the noise on the pixels"),
@@ -546,12 +546,12 @@ def read_picture(path):
         raise InputError(f"{path} is not a readable picture: {one_line(error)}") from error
 
 
-def save_pictures(folder, images, force):
-    """Write images, {name: uint8 (height, width, 1 or 3)}, as PNG files, or none at all."""
-    taken = [folder / name for name in images if (folder / name).exists()]
+def save_pictures(folder, names, images, force):
+    """Write images, uint8 (height, width, 1 or 3), as PNG files; none where a name is taken."""
+    taken = [folder / name for name in names if (folder / name).exists()]
     if taken and not force:
         raise InputError(f"{taken[0]} exists; --force overwrites it")
-    for name, image in images.items():
+    for name, image in zip(names, images, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         save(folder / name, picture.save)
@@ -622,8 +622,7 @@ def training_batches(images, prepare, options, first_epoch=0):
         return prepare(to_unit(tf.gather(stored, indices)), stream(options.seed, "training", step))
 
     epochs = tf.data.Dataset.range(first_epoch, options.epochs)
-    batches = epochs.flat_map(ordered).enumerate(first_step).map(batch)
-    return batches.prefetch(4).with_options(UNTUNED)
+    return epochs.flat_map(ordered).enumerate(first_step).map(batch).with_options(UNTUNED)
 
 
 def frozen_batches(images, prepare, seed, name, batch_size=None):
@@ -666,7 +665,8 @@ def spread(batches):
         return batches.map(own_shares).unbatch().prefetch(4)
 
     if replicas == 1:
-        return batches.map(plain(lambda *batch: (*batch, tf.ones(tf.shape(batch[0])[0]))))
+        weighted = plain(lambda *batch: (*batch, tf.ones(tf.shape(batch[0])[0])))
+        return batches.map(weighted).prefetch(4)
     return strategy.distribute_datasets_from_function(of_this_machine)
 
 
@@ -1134,7 +1134,7 @@ def denoise_command(options):
         images[target] = resized(clean, *image.shape[:2], shape[2])
     if not images:
         raise InputError(f"no pictures in {shlex.join(map(str, options.paths))}")
-    save_pictures(options.output, images, options.force)
+    save_pictures(options.output, images, images.values(), options.force)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def commands():
     skip = ("--skip-unreadable", bool, False, "leave out pictures that cannot be read")
     force = ("--force", bool, False, "overwrite files that are there")
     training = [
-        ("--epochs", within(int, 1, 10**6), 16, "passes over the training images"),
+        ("--epochs", within(int, 1, 10**6), 10, "passes over the training images"),
         ("--batch-size", within(int, 1, 10**6), 64, "images in a training step"),
         ("--learning-rate", within(float, 1e-9, 10), 4e-3, "peak of Adam's rate (a warm cosine)"),
         ("--latent-dim", within(int, 2, 1000), 2, "dimensions of z"),
@@ -660,12 +660,12 @@ def read_picture(path):
         raise InputError(f"{path} is not a readable picture: {one_line(error)}") from error
 
 
-def save_pictures(folder, images, force):
-    """Write images, {name: uint8 (height, width, 1 or 3)}, as PNG files, or none at all."""
-    taken = [folder / name for name in images if (folder / name).exists()]
+def save_pictures(folder, names, images, force):
+    """Write images, uint8 (height, width, 1 or 3), as PNG files; none where a name is taken."""
+    taken = [folder / name for name in names if (folder / name).exists()]
     if taken and not force:
         raise InputError(f"{taken[0]} exists; --force overwrites it")
-    for name, image in images.items():
+    for name, image in zip(names, images, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         save(folder / name, picture.save)
@@ -736,8 +736,7 @@ def training_batches(images, prepare, options, first_epoch=0):
         return prepare(to_unit(tf.gather(stored, indices)), stream(options.seed, "training", step))
 
     epochs = tf.data.Dataset.range(first_epoch, options.epochs)
-    batches = epochs.flat_map(ordered).enumerate(first_step).map(batch)
-    return batches.prefetch(4).with_options(UNTUNED)
+    return epochs.flat_map(ordered).enumerate(first_step).map(batch).with_options(UNTUNED)
 
 
 def frozen_batches(images, prepare, seed, name, batch_size=None):
@@ -780,7 +779,8 @@ def spread(batches):
         return batches.map(own_shares).unbatch().prefetch(4)
 
     if replicas == 1:
-        return batches.map(plain(lambda *batch: (*batch, tf.ones(tf.shape(batch[0])[0]))))
+        weighted = plain(lambda *batch: (*batch, tf.ones(tf.shape(batch[0])[0])))
+        return batches.map(weighted).prefetch(4)
     return strategy.distribute_datasets_from_function(of_this_machine)
 
 
@@ -1242,8 +1242,8 @@ def generate_command(options):
     )
     digits = len(str(options.count))
     images = (to_bytes(decoder(point[tf.newaxis]))[0] for point in z)
-    names = (f"sample-{number:0{digits}}.png" for number in range(1, options.count + 1))
-    save_pictures(options.output, dict(zip(names, images, strict=True)), options.force)
+    names = [f"sample-{number:0{digits}}.png" for number in range(1, options.count + 1)]
+    save_pictures(options.output, names, images, options.force)
 
 
 def encode_command(options):
