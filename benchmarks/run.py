@@ -345,8 +345,9 @@ def classical_denoisers():
     def bilateral(image, sigma):
         return restoration.denoise_bilateral(image, sigma_color=sigma, sigma_spatial=1.5)
 
-    def non_local_means(image, h):
-        return restoration.denoise_nl_means(image, patch_size=5, patch_distance=6, h=h, sigma=0.35)
+    def non_local_means(image, sigma):
+        settings = {"patch_size": 5, "patch_distance": 6, "h": 0.3 * sigma, "sigma": sigma}
+        return restoration.denoise_nl_means(image, **settings)
 
     def total_variation(image, weight):
         return restoration.denoise_tv_chambolle(image, weight=weight)
@@ -355,7 +356,7 @@ def classical_denoisers():
         "median filter": (one_by_one(lambda x, radius: median(x, disk(radius))), (1, 2, 3)),
         "bilateral filter": (one_by_one(bilateral), (0.3, 0.6, 1.2)),
         "total variation": (one_by_one(total_variation), (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)),
-        "non-local means": (one_by_one(non_local_means), (0.05, 0.1, 0.15, 0.2, 0.3)),
+        "non-local means": (one_by_one(non_local_means), (0.2, 0.25, 0.3, 0.35, 0.4)),
         "BM3D": (side_by_side(bm3d), (0.2, 0.3, 0.4, 0.5, 0.6)),
     }
 
