@@ -390,7 +390,9 @@ binarizations, so the ELBO of grey digits may stand beside theirs, which the tab
 
 {likelihood}
 
-The quadrature is the integral of p(x|z) p(z) over a grid of the plane with a step of 0.02.
+The quadrature is the integral of p(x|z) p(z) over a grid of the plane with a step of 0.02; half of
+that changes it by 0.04 nats. It is above the estimate by importance samples because the decoder
+divides the plane so finely that q(z|x), narrow as it is, often lies beside the best place for x.
 
 ## Denoiser, noise 0.5
 

@@ -148,7 +148,7 @@ def draw_clusters(path, codes, models):
         inset.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
         inset.set(xticks=[], yticks=[])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def main(options):
