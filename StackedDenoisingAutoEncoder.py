@@ -547,7 +547,7 @@ def read_picture(path):
 
 
 def save_pictures(folder, names, images, force):
-    """Write images, uint8 (height, width, 1 or 3), as PNG files; none where a name is taken."""
+    """Write images, uint8 (height, width, 1 or 3), as PNG files; without force only new ones."""
     taken = [folder / name for name in names if (folder / name).exists()]
     if taken and not force:
         raise InputError(f"{taken[0]} exists; --force overwrites it")

@@ -18,6 +18,17 @@ FIGURES = {  # of each script: names in metrics.json, and how many decimals to s
     DENOISER: {"psnr": 2, "ssim": 4, "mse": 5, "bce": 4},
 }
 
+HEADS = {
+    "negative_elbo": "negative ELBO",
+    "reconstruction": "reconstruction",
+    "kl": "KL",
+    "log_likelihood": "log p(x), 50 samples",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "mse": "squared error",
+    "bce": "cross-entropy",
+}
+
 
 def picked(part, program=None):
     """Return the results of a part, and of a program where it is given, in order of their seeds."""
@@ -55,13 +66,16 @@ def figures_table(kind):
             rows.append(trained_row(f"ours, {name}", lines, figures, words))
     for name, (script, *_) in YARDSTICKS.items():
         if script == kind and (lines := picked("yardstick", name)):
-            rows.append(trained_row(NAMES[name], lines, figures, f"benchmarks/run.py {name}"))
-    names = [figure.replace("_", " ") for figure in figures]
+            words = f"python benchmarks/run.py {name}"
+            if lines[0]["metrics"]["epochs"] < YARDSTICKS[name][4]:
+                words += f" --epochs {lines[0]['metrics']['epochs']}"
+            rows.append(trained_row(NAMES[name], lines, figures, words))
+    names = [HEADS[figure] for figure in figures]
     if kind == DENOISER:
         for line in picked("classical"):
             cells = [f"{line['metrics'][figure]:.{digits}f}" for figure, digits in figures.items()]
-            name = f"{line['program']} ({line['setting']})"
-            rows.append([name, *cells, "", "", "`benchmarks/run.py classical`"])
+            name = f"{line['program']} {line['setting']}"
+            rows.append([name, *cells, "", "", "`python benchmarks/run.py classical`"])
         for line in picked("ours", kind)[:1]:
             noisy = {figure: line["metrics"][f"noisy_{figure}"] for figure in figures}
             rows.append(
@@ -82,6 +96,7 @@ def likelihood_table():
                     mean([line["metrics"]["log_likelihood"] for line in lines], 2),
                     mean([line["quadrature"] for line in lines], 2),
                     mean([line["binary"]["negative_elbo"] for line in lines], 2),
+                    mean([line["binary"]["log_likelihood"] for line in lines], 2),
                     len(lines),
                 ]
             )
@@ -90,7 +105,8 @@ def likelihood_table():
         "negative ELBO",
         "log p(x), 500 samples",
         "log p(x), quadrature",
-        "negative ELBO of binarized digits",
+        "binarized: negative ELBO",
+        "binarized: log p(x), 50 samples",
         "seeds",
     ]
     return table(head, rows)
@@ -111,7 +127,7 @@ def speed_table():
             [
                 NAMES[name],
                 f"{line['parameters']:,}",
-                f"{rate:,.0f}",
+                f"{rate:,.0f} ({min(line['rates']):,.0f} to {max(line['rates']):,.0f})",
                 f"{line['operations_per_image'] / 1e6:.1f}",
                 f"{100 * line['share_of_peak']:.0f} %",
                 f"{images:,}",
@@ -121,23 +137,24 @@ def speed_table():
     head = [
         "",
         "parameters",
-        "images a second",
+        "images a second (from, to)",
         "MFLOP an image",
-        "share of the matmul peak",
+        "share of the fp32 matmul peak",
         "images of the whole recipe",
         "time at that speed",
     ]
     ratios = [
-        f"{NAMES[yardstick]}, {recipe[yardstick] / recipe[kind]:.1f} times as long as {kind}"
+        f"- The {NAMES[yardstick]} takes {recipe[yardstick] / recipe[kind]:.1f} times as long as"
+        f" {kind}.py."
         for yardstick, (kind, *_) in YARDSTICKS.items()
         if yardstick in recipe and kind in recipe
     ]
     for kind in SCRIPTS:
         if kind + MIXED in recipe:
             times = recipe[kind] / recipe[kind + MIXED]
-            ratios.append(f"{kind} is {times:.2f} times as fast in 16 bits")
-    peak = f"Matmul peak of the same run: {picked('speed')[0]['peak'] / 1e9:.0f} GFLOP/s."
-    return table(head, rows) + f"\n\n{peak} The whole recipes: {'; '.join(ratios)}."
+            ratios.append(f"- {kind}.py is {times:.2f} times as fast in 16 bits.")
+    peak = f"- The matmul peak is {picked('speed')[0]['peak'] / 1e9:.0f} GFLOP/s."
+    return table(head, rows) + "\n\n" + "\n".join([*ratios, peak])
 
 
 def by_epochs(kind, figure):
@@ -162,11 +179,11 @@ def passing_table():
         for epochs, values in by_epochs(kind, figure).items():
             if all(sign * value > sign * statistics.fmean(finals) for value in values):
                 seconds = 55000 * epochs / rates[kind]
-                words = [f"{kind}.py --epochs {epochs}", mean(values, 2), f"{seconds:.0f} s"]
+                words = [f"`{kind}.py --epochs {epochs}`", mean(values, 2), f"{seconds:.0f} s"]
                 example = [NAMES[yardstick], mean(finals, 2), f"{whole:.0f} s"]
-                rows.append([figure.replace("_", " "), *example, *words, f"{whole / seconds:.0f}"])
+                rows.append([HEADS[figure], *example, *words, f"1/{whole / seconds:.0f}"])
                 break
-    head = ["", "example", "its figure", "its time", "passed by", "figure", "time", "times faster"]
+    head = ["", "example", "its figure", "its time", "passed by", "figure", "time", "share"]
     return table(head, rows)
 
 
@@ -226,7 +243,7 @@ def mixed_table():
         same = [x for x in picked("budgets", kind) if x["metrics"]["epochs"] == epochs]
         for name, found in (("32 bits", same), ("16 bits", lines)):
             values = mean([line["metrics"][figure] for line in found], 2)
-            rows.append([NAMES[kind], name, figure.replace("_", " "), values, len(found)])
+            rows.append([NAMES[kind], name, HEADS[figure], values, len(found)])
     return table(["", "computed in", "figure", "", "seeds"], rows)
 
 
@@ -317,22 +334,23 @@ def curve(path):
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     titles = {
-        VAE: ("negative_elbo", "negative ELBO, nats (lower is better)", "keras-vae", "val_loss"),
-        DENOISER: ("psnr", "PSNR, dB (higher is better)", "keras-denoiser", "val_psnr"),
+        VAE: ("negative_elbo", "negative ELBO, nats (lower is better)", "val_loss"),
+        DENOISER: ("psnr", "PSNR, dB (higher is better)", "val_psnr"),
     }
-    for axes, (kind, (name, label, yardstick, by_epoch)) in zip(
-        panels, titles.items(), strict=True
-    ):
+    for axes, (kind, (name, label, by_epoch)) in zip(panels, titles.items(), strict=True):
+        yardsticks = [name for name, (script, *_) in YARDSTICKS.items() if script == kind]
         ended = by_epochs(kind, name)
         minutes = [55000 * epochs / rates[kind] / 60 for epochs in ended]
         values = [statistics.fmean(found) for found in ended.values()]
         axes.plot(minutes, values, "o-", label="ours: a run each")
-        for line in picked("yardstick", yardstick)[:1]:
-            values = line["history"][by_epoch]
-            minutes = [60000 * epoch / rates[yardstick] / 60 for epoch in range(1, len(values) + 1)]
-            axes.plot(minutes, values, ".-", label=f"{NAMES[yardstick]}: epochs of a run")
+        for yardstick in yardsticks:
+            for line in picked("yardstick", yardstick)[:1]:
+                values = line["history"][by_epoch]
+                each = 60000 / rates[yardstick] / 60
+                minutes = [each * epoch for epoch in range(1, len(values) + 1)]
+                axes.plot(minutes, values, ".-", label=f"{NAMES[yardstick]}: epochs of a run")
         axes.set(xlabel="training time, minutes on two cores", ylabel=label, xscale="log")
-        ticks = [0.25, 0.5, 1, 2, 5, 10, 20]
+        ticks = [0.25, 0.5, 1, 2, 5, 10, 20, 50]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
@@ -343,8 +361,10 @@ def curve(path):
 
 def text():
     """Return what RESULTS.md says about the results that there are."""
-    this = results()[-1]["machine"]
+    this = picked("speed")[0]["machine"]
+    processors = sorted({line["machine"]["processor"] for line in results()})
     return TEXT.format(
+        processors=" or ".join(processors),
         vae=figures_table(VAE),
         denoiser=figures_table(DENOISER),
         likelihood=likelihood_table(),
@@ -372,74 +392,95 @@ TEXT = """\
 Made by `python benchmarks/tables.py` from `results.jsonl`, whose lines `python benchmarks/run.py`
 wrote; its `--help` lists the parts. Figures are of the 10,000 test digits: means over seeds, with
 their standard deviation. Hyperparameters were chosen on the validation digits: see `NOTES.md`.
-Machine: {processor}, {cores} cores shared with others, TensorFlow {tensorflow}, Keras {keras}.
+What has a line in `results.jsonl` is not made again; move that file away to measure anew.
 
-The Keras examples are written anew after their published architectures and recipes, and train on
-all 60,000 digits; ours keep the last 5,000 of them for validation.
+Times are of one machine: {processor}, {cores} cores shared with others, TensorFlow {tensorflow},
+Keras {keras}. Runs for figures alone were made with one or two threads on {processors}.
+
+The Keras examples are written anew after their published architectures and recipes, but train on
+the 60,000 training digits, with noise of 0.5 that is drawn afresh; ours keep the last 5,000 of
+these digits for validation. The older denoiser, of tutorials before them, takes an hour for its
+25 epochs and was stopped after the number that the table gives.
 
 ![Test figures against training time](figures_over_time.png)
+
+Each point of ours is a run of its own, of 1, 2, 4 and so on epochs, the mean of three seeds;
+those of the others are epochs of their first run. Times are epochs at the speeds below.
 
 ## VAE, in nats
 
 {vae}
 
 For comparison, from Davidson et al., Hyperspherical Variational Auto-Encoders, 2018, Table 1, for
-two dimensions and binarized digits: Gaussian VAE, log p(x) -135.73 and ELBO -137.08; hyperspherical
-VAE, log p(x) -132.50. The cross-entropy of grey pixels is the mean of that of their random
-binarizations, so the ELBO of grey digits may stand beside theirs, which the table checks.
+two dimensions and binarized digits: Gaussian VAE, log p(x) -135.73 and ELBO -137.08;
+hyperspherical VAE, log p(x) -132.50. The cross-entropy of grey pixels is the mean of that of
+their random binarizations, so the ELBO of grey digits may stand beside theirs; the table checks
+that, and log p(x), with digits binarized at random (`python benchmarks/run.py likelihood`):
 
 {likelihood}
 
-The quadrature is the integral of p(x|z) p(z) over a grid of the plane with a step of 0.02; half of
-that changes it by 0.04 nats. It is above the estimate by importance samples because the decoder
-divides the plane so finely that q(z|x), narrow as it is, often lies beside the best place for x.
+The quadrature is the integral of p(x|z) p(z) over a grid of the plane with a step of 0.02; half
+of that changes it by 0.04 nats on 400 digits of one long run. It is above the estimate by
+importance samples because the decoder divides the plane so finely that q(z|x), narrow as it is,
+often lies beside the best place for x.
 
 ## Denoiser, noise 0.5
 
 {denoiser}
 
-The number behind a classical denoiser's name is its setting, the best of some on 200 validation
-digits. BM3D gets 500 digits side by side as one image, for it takes half a second for each image
-that it is given; it may find similar patches in all of them.
+The setting of a classical denoiser is the best of some on 200 validation digits. BM3D gets 500
+digits side by side as one image, for it takes half a second for each image that it is given; it
+may find similar patches in all of them.
 
 ## Speed
 
-The trainings in turn, seven rounds of some seconds each in one process; medians. Operations are
-those that TensorFlow's profiler counts in a training step; the peak is that of a matrix product of
-2048 x 2048 fp32 numbers, timed in the same rounds.
+`python benchmarks/run.py speed`: the trainings in turn, seven rounds of some seconds each in one
+process; medians. Operations are those that TensorFlow's profiler counts in a training step; the
+peak is that of a matrix product of 2048 x 2048 fp32 numbers, timed in the same rounds.
 
 {speed}
 
-The shortest runs of ours all of whose seeds are past the figure that an example ends with, the mean
-of its seeds, with times at those speeds:
+The shortest runs of ours all of whose seeds are past the figure that an example ends with, the
+mean of its seeds, with times at those speeds (`python benchmarks/run.py budgets`):
 
 {passing}
 
-After 4 epochs, without and with `--mixed-precision`:
+After 4 epochs, without and with `--mixed-precision` (`python benchmarks/run.py budgets mixed`):
 
 {mixed}
 
 ## Cost of a run
 
+Of those by `python benchmarks/run.py ours long` that had both cores; all else is start-up,
+evaluation, pictures and records. The long run was made before the pictures took less memory.
+
 {cost}
 
 ## Input pipeline
 
-A training step, the input pipeline alone, which runs beside it on the same cores, and how long a
-step waits for its batch in the trace of TensorFlow's profiler:
+`python benchmarks/run.py pipeline`: a training step, the input pipeline alone, which runs beside
+it on the same cores, and how long a step waits for its batch in the trace of TensorFlow's
+profiler, medians of seven. Taking a batch that is ready is what is left of the waiting:
 
 {pipeline}
 
 ## Scaling
 
+`python benchmarks/run.py scaling`: an epoch without validation, batches of 64, the median of
+three. `--limit 60000` leaves 55,000 images to train on.
+
 {scaling}
+
+So an epoch takes a time in proportion to the images, within the noise of a shared machine. The
+denoiser's time for a pixel does not grow with the image; the VAE's falls, for its dense layers
+near the plane cost the same for every size.
 
 ## Several machines
 
 Two processes of one thread each on the two cores of one machine, that talk through its loopback;
-medians over training steps of `benchmarks/run.py workers`. What a step of two workers takes longer
-than one of a worker alone with as many images as each of them has is the cost of communication, and
-of the two sharing memory and caches.
+medians over training steps of `benchmarks/run.py workers`. What a step of two workers takes
+longer than one of a worker alone with as many images as each of them has is the cost of
+communication, and of the two sharing memory and caches.
 
 {workers}
 
@@ -447,15 +488,16 @@ Where the time of a step would go on more devices, by these figures:
 
 {estimate}
 
-The assumptions: a GPU computes twenty times as fast as these two cores; GPUs of one machine reduce
-gradients at 100 GB/s and lose 1 ms in a step for starting to. Machines are like this one, and a
-megabyte that they send costs as much as here. They reduce in a ring, so that waiting grows with its
-2 (n - 1) hops from what the two scripts have in common here, for n = 2. Every machine prepares the
-whole batch, for data order, noise and epsilon to be those of one process.
+The assumptions: a GPU computes twenty times as fast as these two cores; GPUs of one machine
+reduce gradients at 100 GB/s and lose 1 ms in a step for starting to. Machines are like this one,
+and a megabyte that they send costs as much as here. They reduce in a ring, so that waiting grows
+with its 2 (n - 1) hops from what the two scripts have in common here, for n = 2. Every machine
+prepares the whole batch, for data order, noise and epsilon to be those of one process.
 
 So 8 GPUs would wait for their input: to draw no more than the own share of the noise is what to
 change first there, and it would change the figures of one process. 64 machines would wait for one
-another in the ring, which larger batches make up for, until the input becomes the limit there, too.
+another in the ring, which larger batches make up for, until, for the denoiser, the input becomes
+the limit there, too. The workers were timed before batches were fetched ahead with their weights.
 """
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ def draw_clusters(path, codes, models):
     """Draw the plane cut into the clusters of a Gaussian mixture, and a digit at each mean."""
     decoder = keras.models.load_model(models / "vae" / "decoder.keras")
     mixture = clusterings(2)["Gaussian mixture"].fit(codes)
-    low, high = np.quantile(codes, 0.001, axis=0) - 0.3, np.quantile(codes, 0.999, axis=0) + 0.3
+    low, high = np.quantile(codes, (0.001, 0.999), axis=0)
+    centre, reach = (low + high) / 2, (high - low).max() / 2 + 0.3
+    low, high = centre - reach, centre + reach  # a square
     sides = [np.linspace(*ends, 800) for ends in zip(low, high, strict=True)]
     points = np.stack(np.meshgrid(*sides), axis=-1)
     regions = mixture.predict(points.reshape(-1, 2).astype(codes.dtype)).reshape(points.shape[:2])
@@ -143,12 +145,12 @@ def draw_clusters(path, codes, models):
     )
     axes.set(xlim=extent[:2], ylim=extent[2:])
     for z, digit in zip(mixture.means_, decoder.predict(mixture.means_, verbose=0), strict=True):
-        half = 0.035 * (high - low).min()
+        half = 0.07 * reach
         inset = axes.inset_axes((*(z - half), 2 * half, 2 * half), transform=axes.transData)
         inset.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
         inset.set(xticks=[], yticks=[])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    figure.savefig(path, dpi=150)
 
 
 def main(options):
