@@ -609,15 +609,15 @@ def workers(options):
 # ---- Command line --------------------------------------------------------------------------------
 
 PARTS = {
-    "ours": (ours, "default runs of both scripts: about 7 minutes a seed"),
+    "ours": (ours, "default runs of both scripts: about 6 minutes a seed"),
     "long": (long, "long runs of the VAE: about 12 minutes a seed"),
     "mixed": (mixed, "runs of 4 epochs with --mixed-precision: about 3 minutes a seed"),
-    "budgets": (budgets, "runs of fewer epochs, for the curve: about 5 minutes a seed"),
-    "keras-vae": (yardstick_part("keras-vae"), "30 epochs: about 15 minutes a seed"),
-    "keras-denoiser": (yardstick_part("keras-denoiser"), "100 epochs: about 45 minutes a seed"),
-    "older-denoiser": (yardstick_part("older-denoiser"), "25 epochs: about 3 hours a seed"),
+    "budgets": (budgets, "runs of fewer epochs, for the curve: about 6 minutes a seed"),
+    "keras-vae": (yardstick_part("keras-vae"), "30 epochs: about 10 minutes a seed"),
+    "keras-denoiser": (yardstick_part("keras-denoiser"), "100 epochs: about half an hour a seed"),
+    "older-denoiser": (yardstick_part("older-denoiser"), "25 epochs: about an hour a seed"),
     "likelihood": (likelihood, "500 samples, quadrature, binary digits: 3 minutes a model"),
-    "classical": (classical, "classical denoisers on the test digits: about 20 minutes"),
+    "classical": (classical, "classical denoisers on the test digits: about 10 minutes"),
     "speed": (speed, "the trainings in turn: about 5 minutes"),
     "pipeline": (pipeline, "input pipeline against training: about 2 minutes"),
     "scaling": (scaling, "number and size of images: about 5 minutes"),
