@@ -76,11 +76,9 @@ def figures_table(kind):
             cells = [f"{line['metrics'][figure]:.{digits}f}" for figure, digits in figures.items()]
             name = f"{line['program']} {line['setting']}"
             rows.append([name, *cells, "", "", "`python benchmarks/run.py classical`"])
-        for line in picked("ours", kind)[:1]:
-            noisy = {figure: line["metrics"][f"noisy_{figure}"] for figure in figures}
-            rows.append(
-                ["noisy input", *(f"{noisy[f]:.{n}f}" for f, n in figures.items()), *[""] * 3]
-            )
+        metrics = [line["metrics"] for line in picked("ours", kind)]
+        noisy = [mean([m[f"noisy_{f}"] for m in metrics], digits) for f, digits in figures.items()]
+        rows.append(["noisy input", *noisy, "", len(metrics), ""])
     return table(["", *names, "epochs", "seeds", "command"], rows)
 
 
@@ -404,8 +402,9 @@ these digits for validation. The older denoiser, of tutorials before them, takes
 
 ![Test figures against training time](figures_over_time.png)
 
-Each point of ours is a run of its own, of 1, 2, 4 and so on epochs, the mean of three seeds;
-those of the others are epochs of their first run. Times are epochs at the speeds below.
+Each point of ours is a run of its own, the mean of three seeds: of 1, 2, 4, 10 and 48 epochs of
+the VAE, and of 1, 2, 4 and 8 of the denoiser. Those of the others are epochs of their first run.
+Times are epochs at the speeds below.
 
 ## VAE, in nats
 
@@ -478,9 +477,10 @@ near the plane cost the same for every size.
 ## Several machines
 
 Two processes of one thread each on the two cores of one machine, that talk through its loopback;
-medians over training steps of `benchmarks/run.py workers`. What a step of two workers takes
-longer than one of a worker alone with as many images as each of them has is the cost of
-communication, and of the two sharing memory and caches.
+medians over training steps of `python benchmarks/run.py workers`. The cost of communication is a
+step of two workers less a step of one worker alone with the same share of images; it includes the
+sharing of memory and caches. These times are from before batches were fetched ahead with their
+weights.
 
 {workers}
 
@@ -497,7 +497,7 @@ prepares the whole batch, for data order, noise and epsilon to be those of one p
 So 8 GPUs would wait for their input: to draw no more than the own share of the noise is what to
 change first there, and it would change the figures of one process. 64 machines would wait for one
 another in the ring, which larger batches make up for, until, for the denoiser, the input becomes
-the limit there, too. The workers were timed before batches were fetched ahead with their weights.
+the limit there, too.
 """
 
 if __name__ == "__main__":
