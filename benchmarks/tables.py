@@ -354,7 +354,7 @@ def curve(path):
         axes.grid(alpha=0.3)
         axes.legend()
     panels[0].set_ylim(top=175)
-    panels[1].set_ylim(16.5, 22)  # the legend stands above all curves
+    panels[1].set_ylim(16.5, 22.5)  # the legend stands above all curves
     figure.savefig(path, dpi=150)
 
 
