@@ -25,6 +25,13 @@ def run(script, *arguments, cwd, **environment):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+def run_after(code, script, *arguments, cwd):
+    """Run a script as a command, in a process where some code has been run before."""
+    code += f"\nimport runpy, sys\nsys.argv = {[str(script), *arguments]!r}\n"
+    code += f"runpy.run_path({str(script)!r}, run_name='__main__')\n"
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
+
+
 def metrics(folder):
     """Return metrics.json without what may differ between two equal runs: the times."""
     values = json.loads((folder / "metrics.json").read_text())

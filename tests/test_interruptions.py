@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, run, same_end
+from conftest import DENOISER, MODELS, ROOT, VAE, run, run_after, same_end
 
 BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
 SMALL = ["--limit", "300", "--epochs", "5"]  # 5 steps an epoch
@@ -80,11 +80,13 @@ def test_a_finished_run_resumes_to_the_same_files(whole, tmp_path):
     same_end(VAE, whole[VAE], tmp_path)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
+@pytest.mark.parametrize("spoil", ["flip the index", "truncate the data"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(spoil, whole, tmp_path):
     shutil.copytree(whole[VAE], tmp_path, dirs_exist_ok=True)
-    (path,) = (tmp_path / MODELS[VAE] / "checkpoints").glob("ckpt-5.data*")
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+    (path,) = (tmp_path / MODELS[VAE] / "checkpoints").glob(f"ckpt-5.{spoil.split()[-1]}*")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content if "flip" in spoil else content[: len(content) // 2])
     process = run(VAE, *SMALL, "--resume", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert re.search(r"ckpt-5 is damaged: .*; trying the one before\n$", process.stderr)
@@ -280,14 +282,9 @@ def test_a_lost_loss_stops_the_run_and_keeps_the_checkpoint(vae, tmp_path, monke
 
 def test_a_full_disk_leaves_no_broken_file(tmp_path, script=VAE):
     """A limit on the size of files stands in for the disk: no checkpoint fits under it."""
-    limit = (
-        "import resource, runpy, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        f"sys.argv = [{script!r}, '--limit', '300', '--epochs', '1']\n"
-        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
-    )
-    arguments = [sys.executable, "-c", limit]
-    process = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    words = ["--limit", "300", "--epochs", "1"]
+    process = run_after(limit, ROOT / script, *words, cwd=tmp_path)
     assert process.returncode == 2, process.stderr
     assert process.stderr.splitlines()[-1].startswith("error: no checkpoint could be written")
     assert "Traceback" not in process.stderr

@@ -12,7 +12,7 @@ import tomllib
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, metrics, run, same_end
+from conftest import DENOISER, MODELS, ROOT, VAE, metrics, run, run_after, same_end
 from PIL import Image
 
 BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
@@ -210,16 +210,13 @@ def test_a_script_alone_takes_its_digits_from_keras(tmp_path, script=VAE):
     shutil.copy(ROOT / script, tmp_path)
     cache = tmp_path / "home" / "datasets"
     cache.mkdir(parents=True)
-    code = (
-        "import sys, runpy, numpy, keras\n"
+    download = (
+        "import numpy, keras\n"
         f"arrays = numpy.load({str(ROOT / 'data' / 'mnist.npz')!r})\n"
         "halves = [(arrays['x_' + n][:600], arrays['y_' + n][:600]) for n in ('train', 'test')]\n"
         "keras.datasets.mnist.load_data = lambda: tuple(halves)\n"
-        f"sys.argv = [{script!r}, '--epochs', '1']\n"
-        f"runpy.run_path({script!r}, run_name='__main__')\n"
     )
-    arguments = [sys.executable, "-c", code]
-    process = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    process = run_after(download, script, "--epochs", "1", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert metrics(tmp_path / MODELS[script])["data"] == "mnist"
 
