@@ -1,7 +1,7 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
-#     "tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "matplotlib>=3.10,<4",
+#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
 #     "scikit-learn>=1.6,<2", "scipy>=1.14,<2",
 # ]
 # ///
@@ -160,9 +160,9 @@ def main(options):
         y_train, y_test = arrays["y_train"], arrays["y_test"]
     x_train, y_train = x_train[: options.limit], y_train[: options.limit]
     rows = []
-    for name, train, test in representations(x_train, x_test, options.models):
+    for name, train, test in representations(x_train, x_test, options.model_dir):
         if name == "VAE's z_mean":
-            draw_clusters(options.picture, test, options.models)
+            draw_clusters(options.picture, test, options.model_dir)
         scale = train.std()  # one for all dimensions, so that none gains on the others
         train, test = train / scale, test / scale
         row = {"codes": name, "dimensions": train.shape[1]}
@@ -201,9 +201,9 @@ def print_table(rows):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
-    option("--models", type=Path, default=ROOT / "models", help="folder with denoiser/ and vae/")
+    option("--model-dir", type=Path, default=Path("models"), help="folder with denoiser/ and vae/")
     option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
     option("--limit", type=int, default=55000, help="training images to use; the rest validated")
-    option("--output", type=Path, default=ROOT / "models" / "codes_as_features.json")
+    option("--output", type=Path, default=Path("models/codes_as_features.json"))
     option("--picture", type=Path, default=ROOT / "images" / "vae_clusters.png")
     main(parser.parse_args())

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "pillow>=11"]
+# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "pillow>=11"]
 # ///
 """A page to explore the latent plane: move over it, and see the decoded digit follow.
 
@@ -71,8 +71,8 @@ def main(options):
     with np.load(options.data) as arrays:
         images = arrays["x_test"][:POINTS].astype(np.float32) / 255
         labels = arrays["y_test"][:POINTS].tolist()
-    encoder = keras.models.load_model(options.models / "encoder.keras")
-    decoder = keras.models.load_model(options.models / "decoder.keras")
+    encoder = keras.models.load_model(options.model_dir / "encoder.keras")
+    decoder = keras.models.load_model(options.model_dir / "decoder.keras")
     codes, _ = encoder.predict(images[..., np.newaxis], batch_size=500, verbose=0)
     side = images.shape[1]
     grid = np.stack(np.meshgrid(knots(), knots()), axis=-1)  # [row, column] is (z[0], z[1])
@@ -99,7 +99,7 @@ def main(options):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
-    option("--models", type=Path, default=ROOT / "models" / "vae", help="folder of the two models")
+    option("--model-dir", type=Path, default=Path("models/vae"), help="folder of the two models")
     option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
     option("--output", type=Path, default=ROOT / "images" / "vae_explorer.html", help="the page")
     main(parser.parse_args())

@@ -1,7 +1,7 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
-#     "tensorflow==2.21.*", "keras>=3.15.1,<4", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
+#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
 # ]
 # ///
 """Two ways through the latent plane: lines between digits, and an animated round tour.
@@ -99,8 +99,8 @@ def draw_tour(path, labels, codes, decoder):
 def main(options):
     with np.load(options.data) as arrays:
         images, labels = arrays["x_test"].astype(np.float32) / 255, arrays["y_test"]
-    encoder = keras.models.load_model(options.models / "encoder.keras")
-    decoder = keras.models.load_model(options.models / "decoder.keras")
+    encoder = keras.models.load_model(options.model_dir / "encoder.keras")
+    decoder = keras.models.load_model(options.model_dir / "decoder.keras")
     codes, _ = encoder.predict(images[..., np.newaxis], batch_size=500, verbose=0)
     options.images_dir.mkdir(parents=True, exist_ok=True)
     interpolation = options.images_dir / "vae_interpolation.png"
@@ -114,7 +114,7 @@ def command_line():
     """Return the options that the script was started with."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
-    option("--models", type=Path, default=ROOT / "models" / "vae", help="folder of the two models")
+    option("--model-dir", type=Path, default=Path("models/vae"), help="folder of the two models")
     option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
     option("--images-dir", type=Path, default=ROOT / "images", help="folder for the pictures")
     return parser.parse_args()

@@ -12,13 +12,8 @@ import sys
 
 import keras
 
-
 point, count, script, *arguments = sys.argv[1:]
-places = {
-    "step": (keras.callbacks.CallbackList, "on_train_batch_end"),
-
-
-}
+places = {"step": (keras.callbacks.CallbackList, "on_train_batch_end")}
 owner, name = places[point]
 original = getattr(owner, name)
 calls = 0

@@ -1,0 +1,105 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "pillow>=11"]
+# ///
+"""Denoise picture files with the model that StackedDenoisingAutoEncoder.py saved.
+
+    python examples/denoise_pictures.py scan.png more_scans --output clean
+
+Takes pictures and folders of them; writes PNG files of the same names and sizes. Each picture is
+resized to the size that the model was trained on, and its denoised version back to its own size.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+
+
+def parse_options():
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message}; see --help")
+    add = parser.add_argument
+    add("paths", type=Path, nargs="+", metavar="PATH", help="a picture or a folder of pictures")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for the clean pictures")
+    add("--model-dir", type=Path, default=Path("models/denoiser"), metavar="DIR",
+        help="folder of model.keras (default: models/denoiser)")  # fmt: skip
+    add("--force", action="store_true", help="overwrite existing files")
+    return parser.parse_args()
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def find_pictures(paths):
+    """Return {file: its name below the path that was given}; hidden files are skipped."""
+    found = {}
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file == path:
+                found[file] = Path(file.name)
+            elif file.suffix.lower() in FORMATS and not file.name.startswith("."):
+                found[file] = file.relative_to(path)
+    return found
+
+
+def read_picture(path, channels):
+    """Return a picture file as a Pillow image with 1 or 3 channels, alpha put on white."""
+    with Image.open(path) as picture:
+        picture = ImageOps.exif_transpose(picture)  # as the camera was held
+        if picture.mode.startswith("I"):  # 16 bits, of which convert() would keep the lower 8
+            picture = Image.fromarray(np.uint8(np.asarray(picture) // 256))
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("L" if channels == 1 else "RGB")
+
+
+def denoise(model, picture):
+    """Return a denoised Pillow image of the same size."""
+    _, height, width, channels = model.input_shape
+    pixels = np.asarray(picture.resize((width, height)), np.float32) / 255
+    clean = model.predict(pixels.reshape(1, height, width, channels), verbose=0)[0]
+    clean = np.uint8(np.rint(255 * clean))
+    return Image.fromarray(clean[..., 0] if channels == 1 else clean).resize(picture.size)
+
+
+def main(options):
+    pictures = find_pictures(options.paths)
+    targets = [(options.output / name).with_suffix(".png") for name in pictures.values()]
+    if not pictures:
+        fail(f"no pictures in {', '.join(map(str, options.paths))}; accepted: {', '.join(FORMATS)}")
+    if len(set(targets)) < len(targets):
+        fail("two pictures would be written to one file; accepted: different names")
+    for target in targets:
+        if target.exists() and not options.force:
+            fail(f"{target} exists; --force overwrites it")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+
+    try:
+        model = keras.models.load_model(options.model_dir / "model.keras", compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{options.model_dir / 'model.keras'} cannot be opened: {error}")
+    for path, target in zip(pictures, targets, strict=True):
+        try:
+            picture = read_picture(path, model.input_shape[3])
+        except Exception as error:  # Pillow reports a damaged file in many ways
+            fail(f"{path} cannot be read: {error}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        denoise(model, picture).save(target)
+        print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main(parse_options())

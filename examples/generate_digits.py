@@ -1,0 +1,64 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "pillow>=11"]
+# ///
+"""Write new digits as PNG files: samples of the model that VariationalAutoEncoder_tf2.py saved.
+
+python examples/generate_digits.py --count 100 --output new
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def parse_options():
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message}; see --help")
+    add = parser.add_argument
+    add("--count", type=int, default=16, metavar="N", help="number of pictures (default: 16)")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the samples (default: 0)")
+    add("--model-dir", type=Path, default=Path("models/vae"), metavar="DIR",
+        help="folder of decoder.keras (default: models/vae)")  # fmt: skip
+    add("--force", action="store_true", help="overwrite existing files")
+    options = parser.parse_args()
+    if options.count < 1 or options.seed < 0:
+        fail(f"--count {options.count} --seed {options.seed}: accepted: from 1, from 0")
+    return options
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def main(options):
+    digits = len(str(options.count))
+    names = [f"sample-{number:0{digits}}.png" for number in range(1, options.count + 1)]
+    for path in (options.output / name for name in names):
+        if path.exists() and not options.force:
+            fail(f"{path} exists; --force overwrites it")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+
+    try:
+        decoder = keras.models.load_model(options.model_dir / "decoder.keras", compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{options.model_dir / 'decoder.keras'} cannot be opened: {error}")
+    z = np.random.default_rng(options.seed).normal(size=(options.count, *decoder.input_shape[1:]))
+    images = np.uint8(np.rint(255 * decoder.predict(z, batch_size=500, verbose=0)))
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(options.output / name)
+    print(f"wrote {options.count} pictures to {options.output}")
+
+
+if __name__ == "__main__":
+    main(parse_options())
