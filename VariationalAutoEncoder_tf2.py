@@ -25,7 +25,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -495,16 +494,17 @@ def fit(model, networks, train, validation, options, prepare=lambda images, seed
         model.optimizer.build(model.trainable_variables)
     run = CheckpointCallback(model, networks, train, options)
     first_epoch = run.restore(options.resume)
+    run.folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after an epoch
     callbacks = [run]
     if options.tensorboard and run.is_chief:
         callbacks.append(keras.callbacks.TensorBoard(options.tensorboard, write_graph=False))
-    if model.distribute_strategy.num_replicas_in_sync > 1:  # for Keras 3.15, two overrides
-        model._maybe_symbolic_build = lambda **batch: None  # cannot take a batch of all replicas
-        results = model.get_metrics_result  # lacks an axis: keras-team/keras issue 20585
-        model.get_metrics_result = lambda: {
-            name: value[tf.newaxis] if tf.distribute.has_strategy() else value
-            for name, value in results().items()
-        }
+    # For several devices, Keras 3.15 needs two overrides:
+    model._maybe_symbolic_build = lambda **batch: None  # it cannot take a batch of all replicas
+    results = model.get_metrics_result  # it lacks an axis: keras-team/keras issue 20585
+    model.get_metrics_result = lambda: {
+        name: value[tf.newaxis] if tf.distribute.has_strategy() else value
+        for name, value in results().items()
+    }
     model.fit(
         train_dataset(train, prepare, options, first_epoch),
         initial_epoch=first_epoch,
@@ -593,8 +593,7 @@ def save_records(options, results, run):
     """Write history.csv and metrics.json; then remove the checkpoints, for the run is finished."""
     rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
     history = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    about = {"parameters": run.parameters, "train_seconds": run.seconds}
-    about |= {"python": platform.python_version(), "tensorflow": tf.__version__}
+    about = {"train_seconds": run.seconds, "parameters": run.parameters, "keras": keras.__version__}
     metrics = json.dumps(results | vars(options) | about, indent=2, default=str) + "\n"
     save(options.model_dir / "history.csv", lambda path: path.write_text(history))
     save(options.model_dir / "metrics.json", lambda path: path.write_text(metrics))

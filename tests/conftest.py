@@ -18,38 +18,43 @@ MODELS = {DENOISER: "models/denoiser", VAE: "models/vae"}
 
 def run(script, *arguments, cwd, **environment):
     """Run a script as a command; return what it printed, and its exit status."""
-    command = [sys.executable, str(script if Path(script).is_absolute() else ROOT / script)]
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     environment = {**os.environ, "MPLBACKEND": "", **environment}
-    environment.pop("DISPLAY", None)
-    command += [str(argument) for argument in arguments]
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which the import of a script has set here
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def run_after(code, script, *arguments, cwd):
-    """Run a script as a command, in a process where some code has been run before."""
-    code += f"\nimport runpy, sys\nsys.argv = {[str(script), *arguments]!r}\n"
-    code += f"runpy.run_path({str(script)!r}, run_name='__main__')\n"
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
+def trained(script, *arguments, cwd):
+    """Run a script that has to end well; return the finished process."""
+    process = run(script, *arguments, cwd=cwd)
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+def refused(process, *texts):
+    """Assert that a command ended with status 2 and one line that holds the texts."""
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1, process.stderr
+    assert all(str(text) in process.stderr for text in texts), process.stderr
 
 
 def metrics(folder):
-    """Return metrics.json without what may differ between two equal runs: the times."""
+    """Return metrics.json without what may differ between two equal runs."""
     values = json.loads((folder / "metrics.json").read_text())
-    return {key: values[key] for key in values if key not in ("train_seconds", "images_per_second")}
+    free = ("train_seconds", "resume", "model_dir", "images_dir")
+    return {key: values[key] for key in values if key not in free}
 
 
 def same_end(script, one, other):
-    """Assert that two runs left the same weights, history and figures."""
+    """Assert that two runs left the same weights, history and metrics."""
     import keras
 
     one, other = one / MODELS[script], other / MODELS[script]
     assert metrics(one) == metrics(other)
     assert (one / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
     for path in one.glob("*.keras"):
-        pairs = [
-            keras.models.load_model(folder / path.name).get_weights() for folder in (one, other)
-        ]
-        for first, second in zip(*pairs, strict=True):
+        models = [keras.models.load_model(folder / path.name) for folder in (one, other)]
+        for first, second in zip(*(model.get_weights() for model in models), strict=True):
             np.testing.assert_array_equal(first, second)
 
 
@@ -74,6 +79,4 @@ def vae():
 def finished_run(request, tmp_path_factory):
     """A short run of each script: (script, folder, the finished process)."""
     folder = tmp_path_factory.mktemp("run")
-    process = run(request.param, "--limit", 500, "--epochs", 2, cwd=folder)
-    assert process.returncode == 0, process.stderr
-    return request.param, folder, process
+    return request.param, folder, trained(request.param, "--limit", 500, "--epochs", 2, cwd=folder)
