@@ -34,9 +34,9 @@ from pathlib import Path
 
 MODEL_DIR = Path("models/denoiser")
 NUMBERS = [  # option, default, minimum, maximum, help
-    ("--epochs", 8, 1, 10**6, "passes over the training images"),
+    ("--epochs", 7, 1, 10**6, "passes over the training images"),
     ("--batch-size", 64, 1, 10**6, "images in a training step"),
-    ("--learning-rate", 8e-3, 1e-9, 10.0, "peak learning rate (linear warm-up, cosine decay)"),
+    ("--learning-rate", 4e-3, 1e-9, 10.0, "peak learning rate (linear warm-up, cosine decay)"),
     ("--noise", 0.5, 1e-3, 100.0, "standard deviation of the noise on the pixels"),
 ]
 
@@ -97,47 +97,34 @@ with tempfile.TemporaryFile() as messages:  # of native code, shown only if an i
 # ---- Model ---------------------------------------------------------------------------------------
 
 
-def build_encoder(shape):
-    """Return a model from noisy images (n, *shape) in [0, 1] to their code (n, 7, 7, 64)."""
-    x = image = keras.Input(shape, name="image")  # (n, 28, 28, 1)
+def build_encoder(channels):
+    """Return a model from noisy images (n, height, width, channels) in [0, 1] to their code.
+
+    It is fully convolutional: height and width may be any multiples of 4, here 28.
+    """
+    x = image = keras.Input((None, None, channels), name="image")  # (n, 28, 28, 1)
     x = layers.Conv2D(32, 5, strides=2, padding="same", activation="relu")(x)  # (n, 14, 14, 32)
     x = layers.Conv2D(64, 3, strides=2, padding="same", activation="relu")(x)  # (n, 7, 7, 64)
     x = layers.Conv2D(64, 3, padding="same", activation="relu")(x)  # (n, 7, 7, 64)
     return keras.Model(image, x, name="encoder")
 
 
-def residual_block(x):
-    """Return x (n, height, width, channels) plus two convolutions of it, with positions mixed.
+def build_decoder(channels):
+    """Return a model from codes (n, 7, 7, 64) to the logits of clean pixels (n, 28, 28, channels).
 
-    One small matrix mixes the rows and one the columns, so every position sees all others; after
-    the token mixing of Tolstikhin et al., MLP-Mixer, 2021, https://arxiv.org/abs/2105.01601.
+    The residual blocks work at the smallest size, where a convolution is cheap and, dilated, sees
+    far: Yu & Koltun 2016, https://arxiv.org/abs/1511.07122.
     """
-    _, height, width, channels = x.shape
-    y = layers.Conv2D(channels, 3, padding="same", activation="relu")(x)
-    y = layers.Conv2D(channels, 3, padding="same")(y)
-    y = layers.ReLU()(layers.Add()([x, y]))
-    mixed = layers.Dense(height)(layers.Permute((3, 2, 1))(y))  # (n, channels, width, height)
-    mixed = layers.Dense(width)(layers.Permute((1, 3, 2))(mixed))  # (n, channels, height, width)
-    return layers.Add()([y, layers.Permute((2, 3, 1))(mixed)])
-
-
-def build_decoder(shape, code_shape):
-    """Return a model from codes (n, *code_shape) to the logits of clean pixels (n, *shape).
-
-    The residual blocks work at the smallest size, where a convolution is cheap and sees far.
-    """
-    x = code = keras.Input(code_shape, name="code")  # (n, 7, 7, 64)
-    for _ in range(2):
-        x = residual_block(x)
+    x = code = keras.Input((None, None, 64), name="code")  # (n, 7, 7, 64)
+    for dilation in (1, 2, 3, 1):
+        settings = {"padding": "same", "activation": "relu", "dilation_rate": dilation}
+        x = layers.Add()([x, layers.Conv2D(64, 3, **settings)(x)])
     x = layers.Conv2DTranspose(32, 4, strides=2, padding="same", activation="relu")(x)
-    last = {"padding": "same", "dtype": "float32"}
-    x = layers.Conv2DTranspose(shape[2], 4, strides=2, **last)(x)  # (n, 28, 28, 1)
-    surplus = ((0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1]))
-    x = layers.Cropping2D(surplus, dtype="float32")(x)
+    x = layers.Conv2DTranspose(channels, 4, strides=2, padding="same", dtype="float32")(x)
     return keras.Model(code, x, name="decoder_logits")
 
 
-# ---- Noise and metric ----------------------------------------------------------------------------
+# ---- Noise, metric and optimizer -----------------------------------------------------------------
 
 
 def add_noise(clean, noise, seed):
@@ -148,6 +135,23 @@ def add_noise(clean, noise, seed):
 def psnr(clean, logits):
     """Return the peak signal-to-noise ratio of each image (n,), 10 log10(1 / MSE), in dB."""
     return -10 * keras.ops.log10(tf.reduce_mean((clean - tf.sigmoid(logits)) ** 2, axis=(1, 2, 3)))
+
+
+class ConvMuon(keras.optimizers.Muon):
+    """Keras's Muon, for convolutions too: it takes a kernel as a matrix (inputs, filters).
+
+    Muon makes the update of a matrix nearly orthogonal, so that all its directions are learned:
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. The scale is that of Liu et al.
+    2025, https://arxiv.org/abs/2502.16982, eq. 4. Adam trains the biases.
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) < 2
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
+        update = super().zeropower_via_newtonschulz5(matrix, steps)
+        return keras.ops.reshape(0.2 * max(matrix.shape) ** 0.5 * update, x.shape)
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
@@ -171,7 +175,6 @@ def image_metrics(clean, images):
 
 def evaluate(model, test_dataset):
     """Return mean metrics of denoised and, as noisy_*, noisy images, of batches (noisy, clean)."""
-
     step, means = tf.function(image_metrics, autograph=False), {}
     for prefix, denoise in (("", model), ("noisy_", tf.identity)):
         parts = [step(clean, denoise(noisy)) for noisy, clean in test_dataset]
@@ -210,14 +213,16 @@ def main(options):
     def noisy_and_clean(clean, seed):
         return add_noise(clean, options.noise, seed), clean
 
-    train, validation, test, _ = load_images(options.data, options.limit)
+    *parts, _ = load_images(options.data, options.limit)
+    height, width = (side // 4 * 4 for side in parts[0].shape[1:3])  # what the model takes
+    train, validation, test = (np.ascontiguousarray(part[:, :height, :width]) for part in parts)
     with set_up(options, len(train)).scope():
-        encoder = build_encoder(train.shape[1:])
-        decoder = build_decoder(train.shape[1:], encoder.output.shape[1:])
+        encoder, decoder = build_encoder(train.shape[3]), build_decoder(train.shape[3])
         denoiser = keras.Model(encoder.input, decoder(encoder.output), name="denoiser_logits")
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
         metrics = [keras.metrics.MeanMetricWrapper(psnr, name="psnr")]
-        denoiser.compile(build_optimizer(len(train), options), loss, metrics=metrics)
+        optimizer = ConvMuon(learning_rate(len(train), options), rms_rate=None)
+        denoiser.compile(optimizer, loss, metrics=metrics)
     run = fit(denoiser, [encoder, decoder], train, validation, options, noisy_and_clean)
     if not run.is_chief:
         return
@@ -343,12 +348,12 @@ def set_up(options, image_count):
     return tf.distribute.MirroredStrategy() if len(devices) > 1 else tf.distribute.get_strategy()
 
 
-def build_optimizer(image_count, options):
-    """Return Adam; its rate rises over a tenth of the steps and then falls as a cosine to zero."""
+def learning_rate(image_count, options):
+    """Return a schedule: the rate rises over a tenth of the steps, then falls as a cosine to 0."""
     steps = options.epochs * (image_count // options.batch_size)
     warmup = {"warmup_target": options.learning_rate, "warmup_steps": steps // 10}
-    decay = keras.optimizers.schedules.CosineDecay
-    return keras.optimizers.Adam(decay(options.learning_rate / 25, steps - steps // 10, **warmup))
+    start, steps = options.learning_rate / 25, steps - steps // 10
+    return keras.optimizers.schedules.CosineDecay(start, steps, **warmup)
 
 
 def fit(model, networks, train, validation, options, prepare=lambda images, seed: images):

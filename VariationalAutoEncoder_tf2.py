@@ -357,7 +357,7 @@ def main(options):
         encoder = build_encoder(train.shape[1:], options.latent_dim)
         logits = build_decoder(train.shape[1:], options.latent_dim, float(train.mean() / 255))
         vae = VAE(encoder, logits, options.beta, options.seed)
-        vae.compile(build_optimizer(len(train), options))
+        vae.compile(keras.optimizers.Adam(learning_rate(len(train), options)))
     run = fit(vae, [encoder, logits], train, validation, options)
     if not run.is_chief:
         return
@@ -480,12 +480,12 @@ def set_up(options, image_count):
     return tf.distribute.MirroredStrategy() if len(devices) > 1 else tf.distribute.get_strategy()
 
 
-def build_optimizer(image_count, options):
-    """Return Adam; its rate rises over a tenth of the steps and then falls as a cosine to zero."""
+def learning_rate(image_count, options):
+    """Return a schedule: the rate rises over a tenth of the steps, then falls as a cosine to 0."""
     steps = options.epochs * (image_count // options.batch_size)
     warmup = {"warmup_target": options.learning_rate, "warmup_steps": steps // 10}
-    decay = keras.optimizers.schedules.CosineDecay
-    return keras.optimizers.Adam(decay(options.learning_rate / 25, steps - steps // 10, **warmup))
+    start, steps = options.learning_rate / 25, steps - steps // 10
+    return keras.optimizers.schedules.CosineDecay(start, steps, **warmup)
 
 
 def fit(model, networks, train, validation, options, prepare=lambda images, seed: images):

@@ -1,11 +1,11 @@
-"""Makes the figures of RESULTS.md: the two scripts beside what they are measured against.
+"""Measures what RESULTS.md reports: the two scripts and their baselines.
 
     python benchmarks/run.py --help                  # the parts, and how long each takes
     python benchmarks/run.py ours --seeds 0 1 2
-    python benchmarks/tables.py                      # writes RESULTS.md and its picture
+    python benchmarks/tables.py                      # writes RESULTS.md and its figure
 
-Every result is a line of benchmarks/results.jsonl, with its seed, versions and machine. What has a
-line is not made again, and a training that was stopped goes on after its last whole epoch.
+Every result is a line of benchmarks/results.jsonl, with its seed, versions and machine. A result
+that has a line is not measured again; a stopped training continues after its last finished epoch.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.
 SECONDS = 4  # of each program in a round of the part speed, about
 LONG = ["--epochs", "48"]  # of the VAE's long run
 BUDGETS = (1, 2, 4)  # epochs of shorter runs, for the curve
-MIXED = " --mixed-precision"
+BFLOAT16 = " --bfloat16"
 
 # ---- Results -------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ def run_script(part, script, seed, *arguments):
     arguments = ["--seed", str(seed), *arguments]
     command = [sys.executable, SCRIPTS[script], *arguments]
     command += ["--model-dir", folder, "--images-dir", folder]
-    resumed = any(folder.glob("checkpoints/*.index"))
+    resumed = any(folder.glob("checkpoints/epoch-*.index"))
     since = time.perf_counter()
     process = subprocess.Popen(command + ["--resume"] * resumed)
     _, status, usage = os.wait4(process.pid, 0)
@@ -119,10 +119,10 @@ def long(options):
         run_script("long", VAE, seed, *LONG)
 
 
-def mixed(options):
+def bfloat16(options):
     for seed in options.seeds:
         for script in SCRIPTS:
-            run_script("mixed", script, seed, "--epochs", str(BUDGETS[2]), "--mixed-precision")
+            run_script("bfloat16", script, seed, "--epochs", str(BUDGETS[2]), "--bfloat16")
 
 
 def budgets(options):
@@ -132,7 +132,7 @@ def budgets(options):
                 run_script("budgets", script, seed, "--epochs", str(epochs))
 
 
-# ---- Yardsticks ----------------------------------------------------------------------------------
+# ---- Baselines ----------------------------------------------------------------------------------
 
 
 def load(script):
@@ -162,7 +162,7 @@ def keras_vae(script):
     x = layers.Conv2DTranspose(64, 3, **settings)(x)
     x = layers.Conv2DTranspose(32, 3, **settings)(x)
     x = layers.Conv2DTranspose(1, 3, padding="same")(x)
-    return script.build_vae(encoder, keras.Model(z, x))
+    return script.VAE(encoder, keras.Model(z, x))
 
 
 def keras_denoiser(script):
@@ -176,7 +176,7 @@ def keras_denoiser(script):
     for _ in range(2):
         x = layers.Conv2DTranspose(32, 3, strides=2, **settings)(x)
     x = layers.Conv2D(1, 3, padding="same")(x)
-    return script.build_denoiser(script.keras.Model(image, x))
+    return script.keras.Model(image, x)
 
 
 def older_denoiser(script):
@@ -192,10 +192,10 @@ def older_denoiser(script):
     for _ in range(2):
         x = layers.Conv2DTranspose(64, 5, strides=2, **settings)(x)
     x = layers.Conv2D(1, 5, padding="same")(x)
-    return script.build_denoiser(script.keras.Model(image, x))
+    return script.keras.Model(image, x)
 
 
-YARDSTICKS = {  # name: script whose data, loss and evaluation it shares, model, rate, batch, epochs
+BASELINES = {  # name: script whose data, loss and evaluation it shares, model, rate, batch, epochs
     "keras-vae": (VAE, keras_vae, 1e-3, 128, 30),
     "keras-denoiser": (DENOISER, keras_denoiser, 1e-3, 128, 100),
     "older-denoiser": (DENOISER, older_denoiser, 1e-5, 64, 25),
@@ -203,68 +203,72 @@ YARDSTICKS = {  # name: script whose data, loss and evaluation it shares, model,
 
 
 def prepared(script, kind):
-    """Return what makes the batches of a kind of model."""
-    return script.with_epsilon(2) if kind == VAE else script.with_noise(0.5)
+    """Return what makes a batch for a kind of model: see `train_dataset` in the scripts."""
+    if kind == VAE:
+        return lambda images, seed: images
+    return lambda clean, seed: (script.add_noise(clean, 0.5, seed), clean)
+
+
+def compile_model(script, kind, model, optimizer):
+    """Compile a model as its script does."""
+    settings = {}
+    if kind == DENOISER:
+        settings["loss"] = script.keras.losses.BinaryCrossentropy(from_logits=True)
+        settings["metrics"] = [script.keras.metrics.MeanMetricWrapper(script.psnr, name="psnr")]
+    model.compile(optimizer, **settings)
+    model.optimizer.build(model.trainable_variables)
 
 
 def parameters(model):
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def yardstick(name, options):
+def baseline(name, options):
     """Train on all 60,000 digits by a recipe, with the test figures after every epoch.
 
     It differs from the examples in two points: their VAE trains on the test digits, too, and their
-    denoiser gets noise of 0.4 that is drawn once; here it is 0.5 and drawn afresh, as for ours.
+    denoiser gets noise of 0.4 that is drawn once; here it is 0.5, drawn for every epoch.
     """
-    kind, build, rate, batch_size, epochs = YARDSTICKS[name]
+    kind, build, rate, batch_size, epochs = BASELINES[name]
     epochs = min(epochs, options.epochs or epochs)  # the rate is constant, so this only ends sooner
     script = load(kind)
     for seed in options.seeds:
-        if is_done(part="yardstick", program=name, seed=seed):
+        if is_done(part="baseline", program=name, seed=seed):
             continue
         script.keras.utils.set_random_seed(seed)
-        images = script.load_images("mnist")
-        train = script.np.concatenate([images.train, images.validation])
-        model = build(script)
-        model.compile(script.keras.optimizers.Adam(rate))
+        *train, test, _ = script.load_images("mnist", 10**9)
+        train, model = script.np.concatenate(train), build(script)
+        compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
+        run = script.parse_options(["--seed", str(seed), "--batch-size", str(batch_size)])
+        run.epochs, run.model_dir = epochs, WORK / f"{name}-seed{seed}"
+        networks = [model.encoder, model.decoder] if kind == VAE else [model]
+        checkpoints = script.CheckpointCallback(model, networks, train, run)
+        first = checkpoints.restore(any(checkpoints.paths()))
         prepare = prepared(script, kind)
-        model.optimizer.build(model.trainable_variables)
-        run = SimpleNamespace(
-            seed=seed,
-            batch_size=batch_size,
-            epochs=epochs,
-            noise=0.5,
-            data="mnist",
-            importance_samples=50,
-            model_dir=WORK / f"{name}-seed{seed}",
-        )
-        run.model_dir.mkdir(parents=True, exist_ok=True)
-        keeper = script.Keeper(model, train, run)
-        first = keeper.restore() if keeper.manager.latest_checkpoint else 0
         model.fit(
-            script.spread(script.training_batches(train, prepare, run, first)),
+            script.train_dataset(train, prepare, run, first),
             initial_epoch=first,
             epochs=epochs,
-            steps_per_epoch=math.ceil(len(train) / batch_size),
-            validation_data=script.spread(
-                script.frozen_batches(images.test, prepare, seed, "test")
-            ),
-            callbacks=[keeper],
-            shuffle=False,  # the batches are in a drawn order already
+            steps_per_epoch=len(train) // batch_size,
+            validation_data=script.eval_dataset(test, prepare, seed, "test"),
+            callbacks=[checkpoints],
+            shuffle=False,
             verbose=2,
         )
         if kind == DENOISER:
-            (logits,) = model.networks
-            probabilities = script.layers.Activation("sigmoid")(logits.output)
-            model = script.keras.Model(logits.input, probabilities)
-        metrics = script.evaluate(model, images.test, run) | {"train_seconds": keeper.seconds}
-        metrics |= {"epochs": epochs, "parameters": parameters(model)}
-        keep(part="yardstick", program=name, seed=seed, metrics=metrics, history=keeper.history)
+            probabilities = script.layers.Activation("sigmoid")(model.output)
+            model = script.keras.Model(model.input, probabilities)
+            metrics = script.evaluate(model, script.eval_dataset(test, prepare, seed, "test"))
+        else:
+            metrics = script.evaluate(*networks, test, seed=seed)
+        metrics |= {"train_seconds": checkpoints.seconds, "epochs": epochs}
+        metrics |= {"parameters": parameters(model)}
+        keep(part="baseline", program=name, seed=seed, metrics=metrics, history=checkpoints.history)
+        checkpoints.keep(0)
 
 
-def yardstick_part(name):
-    return lambda options: yardstick(name, options)
+def baseline_part(name):
+    return lambda options: baseline(name, options)
 
 
 # ---- Likelihood of a VAE on the plane ------------------------------------------------------------
@@ -293,10 +297,10 @@ def log_likelihood_by_quadrature(script, decoder, images, extent=6.0, step=0.02)
 
 
 def likelihood(options):
-    """Hold the estimates of trained VAEs against the integral, and grey against binary digits."""
+    """Compare the IWAE bound of trained VAEs with the integral, and grey with binary digits."""
     script = load(VAE)
     np, tf = script.np, script.tf
-    grey = script.load_images("mnist").test
+    grey = script.load_images("mnist", 10**9)[2]
     draw = np.random.default_rng(0)
     binary = np.uint8(255 * (draw.random(grey.shape) < grey / 255))
     for line in results():
@@ -307,17 +311,13 @@ def likelihood(options):
             continue
         print(key, flush=True)
         folder = folder_of(VAE, line["seed"], line["arguments"])
-        encoder, decoder = (
-            script.open_model(folder / f"{n}.keras", r)
-            for n, r in (("encoder", [4, 2, 2]), ("decoder", [2, 4]))
-        )
+        names = ("encoder", "decoder")
+        encoder, decoder = (script.keras.models.load_model(folder / f"{n}.keras") for n in names)
         logits = script.keras.Model(decoder.input, decoder.layers[-1].input)
-        vae = script.build_vae(encoder, logits)
-        run = SimpleNamespace(importance_samples=500, seed=line["seed"])
-        found = script.evaluate(vae, grey, run)
-        flat = tf.constant(script.to_unit(grey).numpy().reshape(len(grey), -1))
+        found = script.evaluate(encoder, logits, grey, 500, line["seed"])
+        flat = tf.constant(grey.reshape(len(grey), -1) / 255, tf.float32)
         quadrature = log_likelihood_by_quadrature(script, logits, flat)
-        on_binary = script.evaluate(vae, binary, SimpleNamespace(importance_samples=50, seed=0))
+        on_binary = script.evaluate(encoder, logits, binary)
         keep(**key, metrics=found, quadrature=float(quadrature.mean()), binary=on_binary)
 
 
@@ -374,28 +374,28 @@ def classical(options):
     """Denoise the frozen noisy test digits; the setting is the best on 200 validation digits."""
     script = load(DENOISER)
     np = script.np
-    images = script.load_images("mnist")
-    prepare = script.with_noise(0.5)
+    _, validation, test, _ = script.load_images("mnist", 10**9)
+    prepare = prepared(script, DENOISER)
 
-    def figures(denoise, setting, part, name):
-        batches = script.frozen_batches(part, prepare, 0, name)
+    def mean_metrics(denoise, setting, part, name):
+        batches = script.eval_dataset(part, prepare, 0, name)
         found = []
         for noisy, clean in batches.as_numpy_iterator():
             out = denoise(noisy[..., 0].copy(), setting)[..., np.newaxis]
             out = np.clip(out, 0, 1).astype(np.float32)
-            found.append(script.figures_of_merit(clean, out))
+            found.append(script.image_metrics(clean, out))
         return {k: float(np.concatenate([f[k] for f in found]).mean()) for k in found[0]}
 
     for name, (denoise, settings) in classical_denoisers().items():
         if is_done(part="classical", program=name):
             continue
         print(name, flush=True)
-        few = images.validation[:200]
-        tried = {s: figures(denoise, s, few, "validation")["psnr"] for s in settings}
+        few = validation[:200]
+        tried = {s: mean_metrics(denoise, s, few, "validation")["psnr"] for s in settings}
         best = max(tried, key=tried.get)
         since = time.perf_counter()
-        metrics = figures(denoise, best, images.test, "test")
-        rate = len(images.test) / (time.perf_counter() - since)
+        metrics = mean_metrics(denoise, best, test, "test")
+        rate = len(test) / (time.perf_counter() - since)
         keep(
             part="classical",
             program=name,
@@ -410,35 +410,33 @@ def classical(options):
 
 
 def programs(size=28):
-    """Yield (name, script, model, optimizer, batch size) of the trainings to be timed."""
+    """Yield (name, script, compiled model, batch size) of the trainings to be timed."""
     for kind in SCRIPTS:
         script = load(kind)
-        options = script.parse_command_line(script.commands(), [])
+        batch_size = script.parse_options([]).batch_size
         shape = (size, size, 1)
         if kind == VAE:
-            encoder, decoder = script.build_encoder(shape, 2), script.build_decoder(shape, 2)
-            model = script.build_vae(encoder, decoder)
+            model = script.VAE(script.build_encoder(shape, 2), script.build_decoder(shape, 2))
         else:
             encoder = script.build_encoder(shape)
             decoder = script.build_decoder(shape, encoder.output.shape[1:])
-            logits = script.keras.Model(encoder.input, decoder(encoder.output))
-            model = script.build_denoiser(logits)
-        yield kind, script, model, script.keras.optimizers.Adam(1e-3), options.batch_size
-    for name, (kind, build, rate, batch_size, _) in YARDSTICKS.items():
+            model = script.keras.Model(encoder.input, decoder(encoder.output))
+        compile_model(script, kind, model, script.keras.optimizers.Adam(1e-3))
+        yield kind, script, model, batch_size
+    for name, (kind, build, rate, batch_size, _) in BASELINES.items():
         script = sys.modules[kind]
-        yield name, script, build(script), script.keras.optimizers.Adam(rate), batch_size
+        model = build(script)
+        compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
+        yield name, script, model, batch_size
 
 
-def programs_in_16_bits():
-    """Yield the programs of our scripts again, as --mixed-precision makes them, where it can."""
+def programs_in_bfloat16():
+    """Yield our scripts' programs again, as --bfloat16 makes them."""
     script = load(VAE)
-    try:
-        script.keras.config.set_dtype_policy(script.mixed_precision())
-    except script.InputError as error:
-        return print(error)
+    script.keras.config.set_dtype_policy("mixed_bfloat16")
     for name, *program in programs():
         if name in SCRIPTS:
-            yield name + MIXED, *program
+            yield name + BFLOAT16, *program
     script.keras.config.set_dtype_policy("float32")
 
 
@@ -466,20 +464,19 @@ def timed(model, batches, steps):
 
 
 def endless(script, kind, images, batch_size):
-    """Return the batches of a training that does not end, and what makes them."""
-    run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10**6)
-    return script.spread(script.training_batches(images, prepared(script, kind), run))
+    """Return the batches of a training that does not end."""
+    run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10)
+    return script.train_dataset(images, prepared(script, kind), run).repeat()
 
 
 def speed(options):
-    """Time our scripts, in 32 and 16 bits, and the yardsticks in turn, in seven rounds."""
+    """Time our scripts, in float32 and bfloat16, alternately with the baselines, seven rounds."""
     if is_done(part="speed"):
         return
     made = []
-    for name, script, model, optimizer, batch_size in [*programs(), *programs_in_16_bits()]:
-        kind = YARDSTICKS[name][0] if name in YARDSTICKS else name.removesuffix(MIXED)
-        model.compile(optimizer)
-        batches = endless(script, kind, script.load_images("mnist").train, batch_size)
+    for name, script, model, batch_size in [*programs(), *programs_in_bfloat16()]:
+        kind = BASELINES[name][0] if name in BASELINES else name.removesuffix(BFLOAT16)
+        batches = endless(script, kind, script.load_images("mnist", 10**9)[0], batch_size)
         operations = floating_point_operations(script.tf, model, next(iter(batches))) / batch_size
         timed(model, batches, 10)  # traces and warms up
         steps = math.ceil(10 * SECONDS / timed(model, batches, 10))
@@ -527,11 +524,10 @@ def waiting(tf, model, batches, steps):
 
 def pipeline(options):
     """Time the input pipeline alone, training steps, and how long these wait for their batch."""
-    for name, script, model, optimizer, batch_size in programs():
-        if name in YARDSTICKS or is_done(part="pipeline", program=name):
+    for name, script, model, batch_size in programs():
+        if name in BASELINES or is_done(part="pipeline", program=name):
             continue
-        model.compile(optimizer)
-        images, steps = script.load_images("mnist").train, 300
+        images, steps = script.load_images("mnist", 10**9)[0], 300
         batches = endless(script, name, images, batch_size)
         timed(model, batches, 10)
         seconds = {"pipeline alone": [], "training": [], "waiting for a batch": []}
@@ -549,14 +545,14 @@ def pipeline(options):
 def scaling(options):
     """Time a whole epoch for more and more images, and some steps for larger and larger ones."""
     for size, limits in ((28, (5000, 10000, 20000, 40000, 55000)), (56, (2000,)), (112, (1000,))):
-        for name, script, model, optimizer, batch_size in programs(size):
-            if name in YARDSTICKS:
+        for name, script, model, batch_size in programs(size):
+            if name in BASELINES:
                 continue
-            model.compile(optimizer)
             for limit in limits:
                 if is_done(part="scaling", program=name, size=size, images=limit):
                     continue
-                images = script.load_images("mnist", limit, size).train
+                images = script.load_images("mnist", limit)[0]
+                images = images.repeat(size // 28, axis=1).repeat(size // 28, axis=2)
                 batches = endless(script, name, images, batch_size)
                 timed(model, batches, 5)
                 steps = math.ceil(len(images) / batch_size)
@@ -611,14 +607,14 @@ def workers(options):
 PARTS = {
     "ours": (ours, "default runs of both scripts: about 6 minutes a seed"),
     "long": (long, "long runs of the VAE: about 12 minutes a seed"),
-    "mixed": (mixed, "runs of 4 epochs with --mixed-precision: about 3 minutes a seed"),
+    "bfloat16": (bfloat16, "runs of 4 epochs with --bfloat16: about 3 minutes a seed"),
     "budgets": (budgets, "runs of fewer epochs, for the curve: about 6 minutes a seed"),
-    "keras-vae": (yardstick_part("keras-vae"), "30 epochs: about 10 minutes a seed"),
-    "keras-denoiser": (yardstick_part("keras-denoiser"), "100 epochs: about half an hour a seed"),
-    "older-denoiser": (yardstick_part("older-denoiser"), "25 epochs: about an hour a seed"),
-    "likelihood": (likelihood, "500 samples, quadrature, binary digits: 3 minutes a model"),
+    "keras-vae": (baseline_part("keras-vae"), "30 epochs: about 10 minutes a seed"),
+    "keras-denoiser": (baseline_part("keras-denoiser"), "100 epochs: about half an hour a seed"),
+    "older-denoiser": (baseline_part("older-denoiser"), "25 epochs: about an hour a seed"),
+    "likelihood": (likelihood, "IWAE bound, quadrature, binary digits: 3 minutes a model"),
     "classical": (classical, "classical denoisers on the test digits: about 10 minutes"),
-    "speed": (speed, "the trainings in turn: about 5 minutes"),
+    "speed": (speed, "all trainings, timed alternately: about 5 minutes"),
     "pipeline": (pipeline, "input pipeline against training: about 2 minutes"),
     "scaling": (scaling, "number and size of images: about 5 minutes"),
     "workers": (workers, "one and two workers of one thread each: about 8 minutes"),
@@ -632,7 +628,7 @@ def main():
     )
     parser.add_argument("parts", nargs="+", choices=PARTS, metavar="part")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="end yardsticks after so many epochs")
+    parser.add_argument("--epochs", type=int, help="end baselines after so many epochs")
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)
     for name in options.parts:

@@ -3,7 +3,7 @@
 import statistics
 
 from matplotlib.figure import Figure
-from run import DENOISER, HERE, MIXED, SCRIPTS, VAE, YARDSTICKS, results
+from run import BASELINES, BFLOAT16, DENOISER, HERE, SCRIPTS, VAE, results
 
 NAMES = {
     "keras-vae": "Keras VAE example",
@@ -12,9 +12,9 @@ NAMES = {
     VAE: f"{VAE}.py",
     DENOISER: f"{DENOISER}.py",
 }
-NAMES |= {name + MIXED: NAMES[name] + MIXED for name in SCRIPTS}
+NAMES |= {name + BFLOAT16: NAMES[name] + BFLOAT16 for name in SCRIPTS}
 FIGURES = {  # of each script: names in metrics.json, and how many decimals to show
-    VAE: {"negative_elbo": 2, "reconstruction": 2, "kl": 2, "log_likelihood": 2},
+    VAE: {"negative_elbo": 2, "reconstruction": 2, "kl": 2, "iwae_bound": 2},
     DENOISER: {"psnr": 2, "ssim": 4, "mse": 5, "bce": 4},
 }
 
@@ -22,7 +22,7 @@ HEADS = {
     "negative_elbo": "negative ELBO",
     "reconstruction": "reconstruction",
     "kl": "KL",
-    "log_likelihood": "log p(x), 50 samples",
+    "iwae_bound": "IWAE bound, K = 50",
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
     "mse": "squared error",
@@ -58,16 +58,16 @@ def trained_row(name, lines, figures, command):
 
 
 def figures_table(kind):
-    """Return the table of one script's test figures beside those of its yardsticks."""
+    """Return the table of one script's test figures beside those of its baselines."""
     figures, rows = FIGURES[kind], []
     for part, name in (("long", "long run"), ("ours", "default run")):
         if lines := picked(part, kind):
             words = " ".join(["python", f"{kind}.py", *lines[0]["arguments"], "--seed N"])
             rows.append(trained_row(f"ours, {name}", lines, figures, words))
-    for name, (script, *_) in YARDSTICKS.items():
-        if script == kind and (lines := picked("yardstick", name)):
+    for name, (script, *_) in BASELINES.items():
+        if script == kind and (lines := picked("baseline", name)):
             words = f"python benchmarks/run.py {name}"
-            if lines[0]["metrics"]["epochs"] < YARDSTICKS[name][4]:
+            if lines[0]["metrics"]["epochs"] < BASELINES[name][4]:
                 words += f" --epochs {lines[0]['metrics']['epochs']}"
             rows.append(trained_row(NAMES[name], lines, figures, words))
     names = [HEADS[figure] for figure in figures]
@@ -91,20 +91,20 @@ def likelihood_table():
                 [
                     {"ours": "default run", "long": "long run"}[part],
                     mean([line["metrics"]["negative_elbo"] for line in lines], 2),
-                    mean([line["metrics"]["log_likelihood"] for line in lines], 2),
+                    mean([line["metrics"]["iwae_bound"] for line in lines], 2),
                     mean([line["quadrature"] for line in lines], 2),
                     mean([line["binary"]["negative_elbo"] for line in lines], 2),
-                    mean([line["binary"]["log_likelihood"] for line in lines], 2),
+                    mean([line["binary"]["iwae_bound"] for line in lines], 2),
                     len(lines),
                 ]
             )
     head = [
         "",
         "negative ELBO",
-        "log p(x), 500 samples",
+        "IWAE bound, K = 500",
         "log p(x), quadrature",
         "binarized: negative ELBO",
-        "binarized: log p(x), 50 samples",
+        "binarized: IWAE bound, K = 50",
         "seeds",
     ]
     return table(head, rows)
@@ -115,10 +115,10 @@ def speed_table():
     rows, recipe = [], {}
     for line in picked("speed"):
         name, rate = line["program"], line["images_per_second"]
-        if name in YARDSTICKS:
-            images = 60000 * YARDSTICKS[name][4]
+        if name in BASELINES:
+            images = 60000 * BASELINES[name][4]
         else:
-            script = name.removesuffix(MIXED)
+            script = name.removesuffix(BFLOAT16)
             images = 55000 * picked("ours", script)[0]["metrics"]["epochs"]
         recipe[name] = images / rate
         rows.append(
@@ -142,15 +142,15 @@ def speed_table():
         "time at that speed",
     ]
     ratios = [
-        f"- The {NAMES[yardstick]} takes {recipe[yardstick] / recipe[kind]:.1f} times as long as"
+        f"- The {NAMES[baseline]} takes {recipe[baseline] / recipe[kind]:.1f} times as long as"
         f" {kind}.py."
-        for yardstick, (kind, *_) in YARDSTICKS.items()
-        if yardstick in recipe and kind in recipe
+        for baseline, (kind, *_) in BASELINES.items()
+        if baseline in recipe and kind in recipe
     ]
     for kind in SCRIPTS:
-        if kind + MIXED in recipe:
-            times = recipe[kind] / recipe[kind + MIXED]
-            ratios.append(f"- {kind}.py is {times:.2f} times as fast in 16 bits.")
+        if kind + BFLOAT16 in recipe:
+            times = recipe[kind] / recipe[kind + BFLOAT16]
+            ratios.append(f"- {kind}.py is {times:.2f} times as fast in bfloat16.")
     peak = f"- The matmul peak is {picked('speed')[0]['peak'] / 1e9:.0f} GFLOP/s."
     return table(head, rows) + "\n\n" + "\n".join([*ratios, peak])
 
@@ -168,17 +168,17 @@ def passing_table():
     """Return the table of the shortest runs all of whose seeds are past an example's figure."""
     rates = {line["program"]: line["images_per_second"] for line in picked("speed")}
     rows = []
-    for kind, figure, sign, yardstick in (
+    for kind, figure, sign, baseline in (
         (VAE, "negative_elbo", -1, "keras-vae"),
         (DENOISER, "psnr", 1, "keras-denoiser"),
     ):
-        finals = [line["metrics"][figure] for line in picked("yardstick", yardstick)]
-        whole = 60000 * YARDSTICKS[yardstick][4] / rates[yardstick]
+        finals = [line["metrics"][figure] for line in picked("baseline", baseline)]
+        whole = 60000 * BASELINES[baseline][4] / rates[baseline]
         for epochs, values in by_epochs(kind, figure).items():
             if all(sign * value > sign * statistics.fmean(finals) for value in values):
                 seconds = 55000 * epochs / rates[kind]
                 words = [f"`{kind}.py --epochs {epochs}`", mean(values, 2), f"{seconds:.0f} s"]
-                example = [NAMES[yardstick], mean(finals, 2), f"{whole:.0f} s"]
+                example = [NAMES[baseline], mean(finals, 2), f"{whole:.0f} s"]
                 rows.append([HEADS[figure], *example, *words, f"1/{whole / seconds:.0f}"])
                 break
     head = ["", "example", "its figure", "its time", "passed by", "figure", "time", "share"]
@@ -232,14 +232,14 @@ def scaling_table():
     return table(head, rows)
 
 
-def mixed_table():
-    """Return the table of figures after 4 epochs in 32 and in 16 bits."""
+def bfloat16_table():
+    """Return the table of figures after 4 epochs in float32 and in bfloat16."""
     rows = []
     for kind, figure in ((VAE, "negative_elbo"), (DENOISER, "psnr")):
-        lines = picked("mixed", kind)
+        lines = picked("bfloat16", kind)
         epochs = lines[0]["metrics"]["epochs"]
         same = [x for x in picked("budgets", kind) if x["metrics"]["epochs"] == epochs]
-        for name, found in (("32 bits", same), ("16 bits", lines)):
+        for name, found in (("float32", same), ("bfloat16", lines)):
             values = mean([line["metrics"][figure] for line in found], 2)
             rows.append([NAMES[kind], name, HEADS[figure], values, len(found)])
     return table(["", "computed in", "figure", "", "seeds"], rows)
@@ -277,55 +277,6 @@ def workers_table():
     return table(head, rows)
 
 
-def communication_of_two():
-    """Return what a step of two workers waits, in ms, and what it takes longer for each megabyte.
-
-    Two scripts with gradients of other sizes give a line: waiting + slope * megabytes.
-    """
-    points = []
-    for kind in SCRIPTS:
-        found = {
-            (x["batch_size"], x["workers"]): x["milliseconds"] for x in picked("workers", kind)
-        }
-        points.append((megabytes_of(kind), found[64, 2] - found[32, 1]))
-    (x1, y1), (x2, y2) = points
-    slope = (y2 - y1) / (x2 - x1)
-    return y1 - slope * x1, slope
-
-
-def megabytes_of(kind):
-    """Return the size of a script's gradients."""
-    (speed,) = picked("speed", kind)
-    return 4e-6 * speed["parameters"]
-
-
-def estimate_table():
-    """Return the estimate of where a step's time would go on more devices.
-
-    The assumptions are those that RESULTS.md states beside it.
-    """
-    waiting, slope = communication_of_two()
-    rows = []
-    for kind in SCRIPTS:
-        (speed,) = picked("speed", kind)
-        (pipeline,) = picked("pipeline", kind)
-        megabytes = megabytes_of(kind)
-        for name, count, images, faster, pause, each in (
-            ("8 GPUs", 8, 64, 20, 1, 0.01),
-            ("64 machines", 64, 64, 1, waiting * 63, slope),
-            ("64 machines", 64, 4096, 1, waiting * 63, slope),
-        ):
-            compute = 1000 * images / speed["images_per_second"] / faster
-            communication = pause + 2 * (count - 1) / count * megabytes * each
-            prepared = count * images / 64 * pipeline["milliseconds"]["pipeline alone"]
-            step = max(compute + communication, prepared)
-            milliseconds = [f"{value:,.1f} ms" for value in (compute, communication, prepared)]
-            rate = f"{1000 * images * count / step:,.0f}"
-            rows.append([NAMES[kind], name, images, *milliseconds, rate, f"{compute / step:.0%}"])
-    head = ["", "", "images on each", "computing", "communication", "input, beside both"]
-    return table([*head, "images a second", "efficiency"], rows)
-
-
 def curve(path):
     """Draw the test figure of each recipe against its training time, at the speeds of one run."""
     rates = {line["program"]: line["images_per_second"] for line in picked("speed")}
@@ -336,17 +287,17 @@ def curve(path):
         DENOISER: ("psnr", "PSNR, dB (higher is better)", "val_psnr"),
     }
     for axes, (kind, (name, label, by_epoch)) in zip(panels, titles.items(), strict=True):
-        yardsticks = [name for name, (script, *_) in YARDSTICKS.items() if script == kind]
+        baselines = [name for name, (script, *_) in BASELINES.items() if script == kind]
         ended = by_epochs(kind, name)
         minutes = [55000 * epochs / rates[kind] / 60 for epochs in ended]
         values = [statistics.fmean(found) for found in ended.values()]
         axes.plot(minutes, values, "o-", label="ours: a run each")
-        for yardstick in yardsticks:
-            for line in picked("yardstick", yardstick)[:1]:
+        for baseline in baselines:
+            for line in picked("baseline", baseline)[:1]:
                 values = line["history"][by_epoch]
-                each = 60000 / rates[yardstick] / 60
+                each = 60000 / rates[baseline] / 60
                 minutes = [each * epoch for epoch in range(1, len(values) + 1)]
-                axes.plot(minutes, values, ".-", label=f"{NAMES[yardstick]}: epochs of a run")
+                axes.plot(minutes, values, ".-", label=f"{NAMES[baseline]}: epochs of a run")
         axes.set(xlabel="training time, minutes on two cores", ylabel=label, xscale="log")
         ticks = [0.25, 0.5, 1, 2, 5, 10, 20, 50]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -372,9 +323,8 @@ def text():
         cost=cost_table(),
         pipeline=pipeline_table(),
         scaling=scaling_table(),
-        mixed=mixed_table(),
+        bfloat16=bfloat16_table(),
         workers=workers_table(),
-        estimate=estimate_table(),
         **this,
     )
 
@@ -386,7 +336,7 @@ def main():
 
 
 TEXT = """\
-# Figures of merit, and what they cost
+# Results, and what they cost
 
 Made by `python benchmarks/tables.py` from `results.jsonl`, whose lines `python benchmarks/run.py`
 wrote; its `--help` lists the parts. Figures are of the 10,000 test digits: means over seeds, with
@@ -434,9 +384,9 @@ may find similar patches in all of them.
 
 ## Speed
 
-`python benchmarks/run.py speed`: the trainings in turn, seven rounds of some seconds each in one
-process; medians. Operations are those that TensorFlow's profiler counts in a training step; the
-peak is that of a matrix product of 2048 x 2048 fp32 numbers, timed in the same rounds.
+`python benchmarks/run.py speed`: all trainings, timed alternately in seven rounds of some seconds
+each in one process; medians. Operations are those that TensorFlow's profiler counts in a training
+step; the peak is that of a matrix product of 2048 x 2048 fp32 numbers, timed in the same rounds.
 
 {speed}
 
@@ -445,9 +395,9 @@ mean of its seeds, with times at those speeds (`python benchmarks/run.py budgets
 
 {passing}
 
-After 4 epochs, without and with `--mixed-precision` (`python benchmarks/run.py budgets mixed`):
+After 4 epochs, without and with `--bfloat16` (`python benchmarks/run.py budgets bfloat16`):
 
-{mixed}
+{bfloat16}
 
 ## Cost of a run
 
@@ -485,20 +435,6 @@ weights.
 
 {workers}
 
-Where the time of a step would go on more devices, by these figures:
-
-{estimate}
-
-The assumptions: a GPU computes twenty times as fast as these two cores; GPUs of one machine
-reduce gradients at 100 GB/s and lose 1 ms in a step for starting to. Machines are like this one,
-and a megabyte that they send costs as much as here. They reduce in a ring, so that waiting grows
-with its 2 (n - 1) hops from what the two scripts have in common here, for n = 2. Every machine
-prepares the whole batch, for data order, noise and epsilon to be those of one process.
-
-So 8 GPUs would wait for their input: to draw no more than the own share of the noise is what to
-change first there, and it would change the figures of one process. 64 machines would wait for one
-another in the ring, which larger batches make up for, until, for the denoiser, the input becomes
-the limit there, too.
 """
 
 if __name__ == "__main__":

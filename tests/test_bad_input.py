@@ -101,18 +101,10 @@ def test_a_bad_file_and_a_folder_from_the_command_line(tmp_path):
 
 
 def test_what_unpacks_to_gigabytes(vae, tmp_path):
-    with (
-        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
-        bomb.open("x_train.npy", "w", force_zip64=True) as file,
-    ):
-        file.write(bytes(2**20))
-    content = bytearray((tmp_path / "bomb.npz").read_bytes())
-    size = content.rindex(struct.pack("<I", 2**20))  # in the directory at the end, which is read
-    content[size : size + 4] = struct.pack("<I", 2**32 - 2)
-    (tmp_path / "bomb.npz").write_bytes(content)
-    vae.np.savez(tmp_path / "other.npz", y_train=np.zeros(3))
+    np.savez(tmp_path / "bomb.npz", x_train=GREY)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "a") as bomb:
-        bomb.writestr("more", bytes(2))
+        bomb.filelist[0].file_size = 5 * 2**30  # as its directory then says
+        bomb._didModify = True
     with pytest.raises(vae.InputError, match=r"bomb\.npz .* more than 4 GiB"):
         vae.load_images(str(tmp_path / "bomb.npz"), 100)
 
@@ -125,7 +117,7 @@ def test_corrupted_npz_gives_the_same_images_or_none(save, vae, tmp_path):
     whole, refusals = path.read_bytes(), 0
     for attempt in range(500):
         content = np.frombuffer(whole, np.uint8).copy()
-        content[RANDOM.integers(len(whole), size=1 + attempt % 8)] ^= RANDOM.integers(1, 256)
+        content[RANDOM.integers(len(whole), size=1 + attempt % 8)] ^= np.uint8(RANDOM.integers(1, 256))
         path.write_bytes(content.tobytes() if attempt % 4 else whole[: RANDOM.integers(len(whole))])
         try:
             images = np.concatenate(vae.load_images(str(path), 100)[:3])

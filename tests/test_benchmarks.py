@@ -43,24 +43,25 @@ def test_quadrature_of_one_narrow_pixel(vae):
     assert found[0] == pytest.approx(math.log(0.5), abs=0.01)
 
 
-def test_a_yardstick_goes_on_where_it_was_stopped(tmp_path, monkeypatch, denoiser):
+def test_a_baseline_continues_where_it_was_stopped(tmp_path, monkeypatch, denoiser):
     """One epoch and then another leave one line of results, with the history of both."""
     name, options = "keras-denoiser", SimpleNamespace(seeds=[0], epochs=2)
     images = denoiser.load_images("mnist", 300)
     monkeypatch.setattr(benchmarks, "load", lambda kind: denoiser)
-    monkeypatch.setattr(denoiser, "load_images", lambda source: images)
+    monkeypatch.setattr(denoiser, "load_images", lambda source, limit: images)
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(benchmarks, "WORK", tmp_path)
 
-    def stop(keeper, epoch, logs=None):
+    def stop(callback, epoch, logs=None):
         if epoch > 0:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
-        stopping.setattr(denoiser.Keeper, "on_epoch_begin", stop)
-        benchmarks.yardstick(name, options)
+        stopping.setattr(denoiser.CheckpointCallback, "on_epoch_begin", stop)
+        stopping.setattr(denoiser.CheckpointCallback, "on_test_begin", lambda *arguments: None)
+        benchmarks.baseline(name, options)
     for _ in range(2):  # the second time there is nothing to do
-        benchmarks.yardstick(name, options)
+        benchmarks.baseline(name, options)
     (line,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert (line["program"], line["seed"], line["metrics"]["epochs"]) == (name, 0, 2)
     assert all(len(values) == 2 for values in line["history"].values())

@@ -49,7 +49,7 @@ def checkpoints(folder, script):
 @BOTH
 def test_killed_and_resumed_is_the_same_run(script, whole, tmp_path):
     draw = np.random.default_rng(len(script))
-    assert killed("step", draw.integers(6, 10), script, cwd=tmp_path) == KILLED
+    assert killed("step", draw.integers(5, 8), script, cwd=tmp_path) == KILLED
     step = draw.integers(1, 5)  # in the same epoch, for the second time
     assert killed("step", step, script, "--resume", cwd=tmp_path) == KILLED
     assert killed("write", 2, script, "--resume", cwd=tmp_path) == KILLED  # before one is dropped
@@ -107,7 +107,7 @@ def test_a_flipped_bit_anywhere_is_never_loaded(vae, tmp_path):
     model = vae.VAE(*networks)
     model.compile(vae.keras.optimizers.Adam())
     model.optimizer.build(model.trainable_variables)
-    options = SimpleNamespace(model_dir=tmp_path)
+    options = SimpleNamespace(model_dir=tmp_path, epochs=2)
     callback = vae.CheckpointCallback(model, networks, np.zeros(3), options)
     callback.set_model(model)
     variables = model.weights + model.optimizer.variables
@@ -160,12 +160,9 @@ def test_a_changed_model_is_named(stopped, tmp_path):
 
 def test_an_unfinished_run_is_not_replaced(stopped):
     before = checkpoints(stopped, VAE)
-    assert before == [f"epoch-00000{n}.{kind}" for n in (3, 4) for kind in KINDS][: len(before)]
+    assert before[-1] == "epoch-000004.index"
     refused(run(VAE, *SMALL, cwd=stopped), "unfinished run in models/vae/checkpoints", "--resume")
     assert checkpoints(stopped, VAE) == before
-
-
-KINDS = ("data-00000-of-00001", "index")
 
 
 @BOTH

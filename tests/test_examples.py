@@ -1,0 +1,214 @@
+"""Picture files in and out: names, sizes, formats, and nothing overwritten unless asked to."""
+
+import re
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import DENOISER, MODELS, ROOT, VAE, refused, trained
+from PIL import Image
+
+SUFFIXES = ("png", "jpg", "bmp", "gif")
+
+
+def example(name, *words, cwd):
+    """Run an example as a command."""
+    command = [sys.executable, ROOT / "examples" / f"{name}.py", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def worked(name, *words, cwd):
+    process = example(name, *words, cwd=cwd)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def draw(path, size=(12, 10), mode="L", seed=0):
+    """Write a picture of random pixels, (width, height); return its pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def arrays_of(path):
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of pictures, the data set that it becomes, and models trained on that."""
+    place = tmp_path_factory.mktemp("place é")
+    for index in range(40):
+        draw(place / "photos" / "ab"[index % 2] / f"{index:02}.{SUFFIXES[index % 4]}", seed=index)
+    draw(place / "photos" / "b" / "._02.png")  # as macOS leaves them behind
+    (place / "photos" / "notes.txt").write_text("no picture")
+    worked("pictures_to_npz", "photos", "--output", "photos.npz", cwd=place)
+    for script in (DENOISER, VAE):
+        trained(script, "--data", "photos.npz", "--epochs", 1, cwd=place)
+    return place
+
+
+def test_a_folder_becomes_a_data_set(place):
+    arrays = arrays_of(place / "photos.npz")
+    assert arrays["x_train"].shape == (40, 10, 12, 3)  # GIF files come in colours
+    assert sorted(arrays["y_train"]) == ["a"] * 20 + ["b"] * 20
+    expected = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
+    np.testing.assert_array_equal(arrays["x_train"][0, ..., 0], expected)
+    process = example("pictures_to_npz", "photos", "--output", "photos.npz", cwd=place)
+    refused(process, "photos.npz exists; --force overwrites it")
+
+
+def test_sizes_crops_and_grey(tmp_path):
+    draw(tmp_path / "in" / "1.png", (20, 30), "RGB")
+    pixels = draw(tmp_path / "in" / "2.png", (10, 12), "RGB", seed=1)
+    refused(
+        example("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path), "2 sizes", "--crop"
+    )
+    worked("pictures_to_npz", "in", "--output", "x.npz", "--size", 9, "--grey", cwd=tmp_path)
+    assert arrays_of(tmp_path / "x.npz")["x_train"].shape == (2, 9, 9, 1)
+    words = ["in", "--output", "x.npz", "--crop", 8, "--count", 300, "--force"]
+    worked("pictures_to_npz", *words, cwd=tmp_path)
+    crops = arrays_of(tmp_path / "x.npz")["x_train"]
+    assert crops.shape == (300, 8, 8, 3)
+    places = {bytes(pixels[y : y + 8, x : x + 8]) for y in range(5) for x in range(3)}
+    share = np.mean([bytes(crop) in places for crop in crops])
+    assert 0.01 < share < 0.13  # 15 of 314 places
+    words = ["in", "--output", "y.npz", "--crop", 40]
+    refused(example("pictures_to_npz", *words, cwd=tmp_path), "--crop 40: all pictures are smaller")
+
+
+def test_alpha_sixteen_bits_and_cameras(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((9, 9, 4), np.uint8)).save(tmp_path / "in" / "1.png")
+    wide = np.random.default_rng(0).integers(0, 2**16, (9, 9), dtype=np.uint16)
+    Image.fromarray(wide).save(tmp_path / "in" / "2.png")
+    worked("pictures_to_npz", "in", "--output", "x.npz", "--grey", cwd=tmp_path)
+    transparent, scan = arrays_of(tmp_path / "x.npz")["x_train"][..., 0]
+    assert (transparent == 255).all()
+    np.testing.assert_array_equal(scan, wide >> 8)
+    (tmp_path / "turned").mkdir()
+    picture = Image.new("RGB", (30, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    picture.save(tmp_path / "turned" / "photo.jpg", exif=exif)
+    worked("pictures_to_npz", "turned", "--output", "y.npz", cwd=tmp_path)
+    assert arrays_of(tmp_path / "y.npz")["x_train"].shape == (1, 30, 20, 3)
+
+
+def test_folders_with_nothing_to_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    words = ["in", "--output", "x.npz"]
+    refused(example("pictures_to_npz", *words, cwd=tmp_path), "in has no pictures", ".png")
+    draw(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "half.png").write_bytes((tmp_path / "in" / "good.png").read_bytes()[:50])
+    refused(example("pictures_to_npz", *words, cwd=tmp_path), "in/half.png cannot be read")
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_denoised_pictures_keep_size_and_name(place, tmp_path):
+    draw(tmp_path / "in" / "sub" / "b.gif", (40, 30))
+    pixels = draw(tmp_path / "in" / "a.png", (12, 10), "RGB")
+    draw(tmp_path / "c.jpeg", (12, 10))
+    words = [tmp_path / "in", tmp_path / "c.jpeg", "--output", tmp_path / "out"]
+    worked("denoise_pictures", *words, cwd=place)
+    sizes = {}
+    for path in (tmp_path / "out").rglob("*.*"):
+        with Image.open(path) as picture:
+            sizes[str(path.relative_to(tmp_path / "out"))] = (picture.format, picture.size)
+    assert sizes == {
+        "a.png": ("PNG", (12, 10)), "sub/b.png": ("PNG", (40, 30)), "c.png": ("PNG", (12, 10))
+    }  # fmt: skip
+    import keras
+
+    model = keras.models.load_model(place / MODELS[DENOISER] / "model.keras")
+    expected = np.rint(model(pixels[None] / 255).numpy()[0] * 255)
+    found = np.asarray(Image.open(tmp_path / "out" / "a.png")).astype(int)
+    assert np.abs(found - expected).max() <= 1
+    (tmp_path / "out" / "a.png").unlink()
+    refused(example("denoise_pictures", *words, cwd=place), "exists; --force overwrites it")
+    assert not (tmp_path / "out" / "a.png").exists()  # none is written if one exists
+    worked("denoise_pictures", *words, "--force", cwd=place)
+    draw(tmp_path / "in" / "a.bmp")
+    refused(example("denoise_pictures", *words, "--force", cwd=place), "to one file")
+
+
+def test_generated_pictures(place, tmp_path):
+    words = ["--count", 12, "--output", tmp_path / "new"]
+    worked("generate_digits", *words, cwd=place)
+    files = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert files == [f"sample-{number:02}.png" for number in range(1, 13)]
+    pictures = [np.asarray(Image.open(tmp_path / "new" / name)) for name in files]
+    assert {picture.shape for picture in pictures} == {(10, 12, 3)}
+    assert len({picture.tobytes() for picture in pictures}) == 12
+    refused(example("generate_digits", *words, cwd=place), "sample-01.png exists; --force")
+    worked("generate_digits", *words, "--force", "--seed", 1, cwd=place)
+    assert (np.asarray(Image.open(tmp_path / "new" / files[0])) != pictures[0]).any()
+
+
+def test_encoded_images(place, tmp_path):
+    import keras
+
+    words = ["photos.npz", "--output", tmp_path / "codes.npz"]
+    worked("encode_images", *words, cwd=place)
+    codes, arrays = arrays_of(tmp_path / "codes.npz"), arrays_of(place / "photos.npz")
+    encoder = keras.models.load_model(place / MODELS[VAE] / "encoder.keras")
+    z_mean, z_log_sigma = encoder.predict(arrays["x_train"] / 255, verbose=0)
+    np.testing.assert_allclose(codes["z_mean"], z_mean, atol=1e-5)
+    np.testing.assert_allclose(codes["z_log_sigma"], z_log_sigma, atol=1e-5)
+    np.testing.assert_array_equal(codes["labels"], arrays["y_train"])
+    refused(example("encode_images", *words, cwd=place), "codes.npz exists; --force")
+    np.savez(tmp_path / "other.npz", x_train=np.zeros((5, 28, 28), np.uint8))
+    words = [tmp_path / "other.npz", "--output", tmp_path / "no.npz"]
+    process = example("encode_images", *words, cwd=place)
+    assert process.returncode == 2 and "x_train is uint8 (5, 28, 28)" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("denoise_pictures", ["photos"]), ("generate_digits", []), ("encode_images", ["photos.npz"])],
+)
+def test_no_model(name, words, place, tmp_path):
+    process = example(name, *words, "--output", tmp_path / "x", "--model-dir", "none", cwd=place)
+    assert process.returncode == 2 and not (tmp_path / "x").exists()
+    assert process.stderr.splitlines()[-1].startswith("error: none/")
+
+
+def test_a_model_with_a_lambda_layer_is_not_opened(tmp_path):
+    import keras
+
+    image = keras.Input((8, 8, 1))
+    keras.Model(image, keras.layers.Lambda(lambda x: 1 - x)(image)).save(tmp_path / "model.keras")
+    draw(tmp_path / "a.png")
+    words = ["a.png", "--output", "out", "--model-dir", "."]
+    process = example("denoise_pictures", *words, cwd=tmp_path)
+    assert process.returncode == 2 and "Lambda" in process.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_recipe_for_idx_files(tmp_path, vae):
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "data/README.md"))
+    recipe = re.search(r"```python\n(import gzip.*?)```", text, re.DOTALL).group(1)
+    import gzip
+
+    random = np.random.default_rng(0)
+    parts = {
+        "train": random.integers(0, 256, (30, 9, 8)),
+        "t10k": random.integers(0, 256, (6, 9, 8)),
+    }
+    for name, images in parts.items():
+        header = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
+        with gzip.open(tmp_path / f"{name}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(header + images.astype(np.uint8).tobytes())
+        with gzip.open(tmp_path / f"{name}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">4BI", 0, 0, 8, 1, len(images)) + bytes(range(len(images))))
+    subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
+    (made,) = tmp_path.glob("*.npz")
+    train, _, test, labels = vae.load_images(str(made), 10**9)
+    np.testing.assert_array_equal(train[..., 0], parts["train"][:28])
+    np.testing.assert_array_equal(test[..., 0], parts["t10k"])
+    np.testing.assert_array_equal(labels, range(6))
