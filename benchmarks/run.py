@@ -235,6 +235,7 @@ def baseline(name, options):
     for seed in options.seeds:
         if is_done(part="baseline", program=name, seed=seed):
             continue
+        script.keras.utils.clear_session()  # or a resumed run's layers would have other names
         script.keras.utils.set_random_seed(seed)
         *train, test, _ = script.load_images("mnist", 10**9)
         train, model = script.np.concatenate(train), build(script)
@@ -409,19 +410,20 @@ def classical(options):
 # ---- Speed ---------------------------------------------------------------------------------------
 
 
-def programs(size=28):
+def programs():
     """Yield (name, script, compiled model, batch size) of the trainings to be timed."""
     for kind in SCRIPTS:
         script = load(kind)
         batch_size = script.parse_options([]).batch_size
-        shape = (size, size, 1)
+        shape = (28, 28, 1)
         if kind == VAE:
             model = script.VAE(script.build_encoder(shape, 2), script.build_decoder(shape, 2))
         else:
-            encoder = script.build_encoder(shape)
-            decoder = script.build_decoder(shape, encoder.output.shape[1:])
+            encoder, decoder = script.build_encoder(1), script.build_decoder(1)
             model = script.keras.Model(encoder.input, decoder(encoder.output))
-        compile_model(script, kind, model, script.keras.optimizers.Adam(1e-3))
+        adam = script.keras.optimizers.Adam(1e-3)
+        optimizer = adam if kind == VAE else script.ConvMuon(1e-3, rms_rate=None)
+        compile_model(script, kind, model, optimizer)
         yield kind, script, model, batch_size
     for name, (kind, build, rate, batch_size, _) in BASELINES.items():
         script = sys.modules[kind]
@@ -502,64 +504,6 @@ def speed(options):
         )
 
 
-def waiting(tf, model, batches, steps):
-    """Return the seconds that so many training steps wait for a batch, by TensorFlow's profiler."""
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-    with tempfile.TemporaryDirectory() as folder:
-        with tf.profiler.experimental.Profile(folder):
-            timed(model, batches, steps)
-        (path,) = Path(folder).rglob("*.xplane.pb")
-        planes = xplane_pb2.XSpace.FromString(path.read_bytes()).planes
-    picoseconds = []
-    for plane in planes:
-        names = {number: about.name for number, about in plane.event_metadata.items()}
-        for event in (event for line in plane.lines for event in line.events):
-            if names[event.metadata_id] == "IteratorGetNextOp::DoCompute":
-                picoseconds.append(event.duration_ps)
-    if len(picoseconds) < steps:
-        sys.exit(f"error: the profile has {len(picoseconds)} waits for {steps} steps")
-    return sum(picoseconds) / 1e12
-
-
-def pipeline(options):
-    """Time the input pipeline alone, training steps, and how long these wait for their batch."""
-    for name, script, model, batch_size in programs():
-        if name in BASELINES or is_done(part="pipeline", program=name):
-            continue
-        images, steps = script.load_images("mnist", 10**9)[0], 300
-        batches = endless(script, name, images, batch_size)
-        timed(model, batches, 10)
-        seconds = {"pipeline alone": [], "training": [], "waiting for a batch": []}
-        for _ in range(7):
-            since = time.perf_counter()
-            for _ in batches.take(steps):
-                pass
-            seconds["pipeline alone"].append(time.perf_counter() - since)
-            seconds["training"].append(timed(model, batches, steps))
-            seconds["waiting for a batch"].append(waiting(script.tf, model, batches, steps))
-        milliseconds = {k: 1000 * statistics.median(v) / steps for k, v in seconds.items()}
-        keep(part="pipeline", program=name, batch_size=batch_size, milliseconds=milliseconds)
-
-
-def scaling(options):
-    """Time a whole epoch for more and more images, and some steps for larger and larger ones."""
-    for size, limits in ((28, (5000, 10000, 20000, 40000, 55000)), (56, (2000,)), (112, (1000,))):
-        for name, script, model, batch_size in programs(size):
-            if name in BASELINES:
-                continue
-            for limit in limits:
-                if is_done(part="scaling", program=name, size=size, images=limit):
-                    continue
-                images = script.load_images("mnist", limit)[0]
-                images = images.repeat(size // 28, axis=1).repeat(size // 28, axis=2)
-                batches = endless(script, name, images, batch_size)
-                timed(model, batches, 5)
-                steps = math.ceil(len(images) / batch_size)
-                seconds = statistics.median(timed(model, batches, steps) for _ in range(3))
-                keep(part="scaling", program=name, size=size, images=len(images), seconds=seconds)
-
-
 # ---- Several workers -----------------------------------------------------------------------------
 
 
@@ -615,8 +559,6 @@ PARTS = {
     "likelihood": (likelihood, "IWAE bound, quadrature, binary digits: 3 minutes a model"),
     "classical": (classical, "classical denoisers on the test digits: about 10 minutes"),
     "speed": (speed, "all trainings, timed alternately: about 5 minutes"),
-    "pipeline": (pipeline, "input pipeline against training: about 2 minutes"),
-    "scaling": (scaling, "number and size of images: about 5 minutes"),
     "workers": (workers, "one and two workers of one thread each: about 8 minutes"),
 }
 

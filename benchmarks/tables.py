@@ -204,34 +204,6 @@ def cost_table():
     return table(["", "seed", "training", "all else", "peak memory"], rows)
 
 
-def pipeline_table():
-    """Return the table of what the input pipeline adds to a training step."""
-    lines = picked("pipeline")
-    names = list(lines[0]["milliseconds"])
-    rows = [
-        [NAMES[x["program"]], *(f"{x['milliseconds'][n]:.2f} ms" for n in names)] for x in lines
-    ]
-    return table(["a step of 64 images", *names], rows)
-
-
-def scaling_table():
-    """Return the table of microseconds per image by number of images and by their size."""
-    cases = {(line["size"], line["images"]): {} for line in picked("scaling")}
-    for line in picked("scaling"):
-        cases[line["size"], line["images"]][line["program"]] = line["seconds"]
-    rows = []
-    for (size, images), seconds in sorted(cases.items()):
-        cells = [f"{size}x{size}", f"{images:,}"]
-        for kind in SCRIPTS:
-            each = 1e6 * seconds[kind] / images
-            cells += [f"{seconds[kind]:.1f} s", f"{each:.0f}", f"{each / size**2:.2f}"]
-        rows.append(cells)
-    head = ["size", "images"]
-    for name in ("denoiser", "VAE"):
-        head += [f"{name}: an epoch", "µs an image", "µs a pixel"]
-    return table(head, rows)
-
-
 def bfloat16_table():
     """Return the table of figures after 4 epochs in float32 and in bfloat16."""
     rows = []
@@ -321,8 +293,6 @@ def text():
         speed=speed_table(),
         passing=passing_table(),
         cost=cost_table(),
-        pipeline=pipeline_table(),
-        scaling=scaling_table(),
         bfloat16=bfloat16_table(),
         workers=workers_table(),
         **this,
@@ -338,24 +308,28 @@ def main():
 TEXT = """\
 # Results, and what they cost
 
-Made by `python benchmarks/tables.py` from `results.jsonl`, whose lines `python benchmarks/run.py`
-wrote; its `--help` lists the parts. Figures are of the 10,000 test digits: means over seeds, with
-their standard deviation. Hyperparameters were chosen on the validation digits: see `NOTES.md`.
-What has a line in `results.jsonl` is not made again; move that file away to measure anew.
+Written by `python benchmarks/tables.py` from `results.jsonl`, to which `python benchmarks/run.py`
+adds a line for each result; its `--help` lists the parts. Metrics are means over the 10,000 test
+digits, then over seeds, with the standard deviation over seeds. `NOTES.md` has what was tried. A
+result that has a line in `results.jsonl` is not measured again; move that file away to start anew.
 
 Times are of one machine: {processor}, {cores} cores shared with others, TensorFlow {tensorflow},
-Keras {keras}. Runs for figures alone were made with one or two threads on {processors}.
+Keras {keras}. Runs for metrics alone used one or two threads on {processors}.
 
-The Keras examples are written anew after their published architectures and recipes, but train on
-the 60,000 training digits, with noise of 0.5 that is drawn afresh; ours keep the last 5,000 of
-these digits for validation. The older denoiser, of tutorials before them, takes an hour for its
-25 epochs; it was trained for the number that the table gives.
+The Keras examples are reimplemented after their published architectures and recipes, but train on
+the 60,000 training digits, with noise of 0.5 that is drawn for every epoch; ours keep the last
+5,000 of these digits for validation. The 5x5x64 denoiser of older tutorials takes an hour for its
+25 epochs; it was trained for the number of epochs in the table.
+
+The long runs of the VAE, and the rows of the Keras examples and of the classical denoisers, were
+measured before the scripts were shortened. The VAE's layers, loss and schedule are the same since;
+its decoder's bias, the data order and the random numbers are not.
 
 ![Test figures against training time](figures_over_time.png)
 
-Each point of ours is a run of its own, the mean of three seeds: of 1, 2, 4, 10 and 48 epochs of
-the VAE, and of 1, 2, 4 and 8 of the denoiser. Those of the others are epochs of their first run.
-Times are epochs at the speeds below.
+Each point of ours is the mean of three runs: of 1, 2, 4, 10 and 48 epochs of the VAE, and of 1, 2,
+4 and 7 of the denoiser. Those of the others are the epochs of their first run. Times are epochs at
+the speeds below.
 
 ## VAE, in nats
 
@@ -370,17 +344,18 @@ that, and log p(x), with digits binarized at random (`python benchmarks/run.py l
 {likelihood}
 
 The quadrature is the integral of p(x|z) p(z) over a grid of the plane with a step of 0.02; half
-of that changes it by 0.04 nats on 400 digits of one long run. It is above the estimate by
-importance samples because the decoder divides the plane so finely that q(z|x), narrow as it is,
-often lies beside the best place for x.
+of that changes it by 0.04 nats on 400 digits of one long run. It is above the IWAE
+bound because the decoder divides the plane so finely that the narrow q(z|x) often
+misses the best place for x.
 
 ## Denoiser, noise 0.5
 
 {denoiser}
 
-The setting of a classical denoiser is the best of some on 200 validation digits. BM3D gets 500
-digits side by side as one image, for it takes half a second for each image that it is given; it
-may find similar patches in all of them.
+The setting of a classical denoiser is the best of several on 200 validation digits. BM3D gets 500
+digits side by side as one image, because it takes half a second for each image; it may find similar
+patches in all of them. Clipping moves black to a mean of 0.195 and white to 0.804, which none of
+them corrects.
 
 ## Speed
 
@@ -390,8 +365,8 @@ step; the peak is that of a matrix product of 2048 x 2048 fp32 numbers, timed in
 
 {speed}
 
-The shortest runs of ours all of whose seeds are past the figure that an example ends with, the
-mean of its seeds, with times at those speeds (`python benchmarks/run.py budgets`):
+The shortest of our runs that pass, with all seeds, the final result of an example (the mean over
+its seeds), with times at those speeds (`python benchmarks/run.py budgets`):
 
 {passing}
 
@@ -401,37 +376,19 @@ After 4 epochs, without and with `--bfloat16` (`python benchmarks/run.py budgets
 
 ## Cost of a run
 
-Of those by `python benchmarks/run.py ours long` that had both cores; all else is start-up,
-evaluation, pictures and records. The long run was made before the pictures took less memory.
+Runs of `python benchmarks/run.py ours long` that used both cores. Training is the time of the
+training steps; all else is start-up, validation, checkpoints, evaluation and pictures. The long
+run is of an earlier version, whose training time includes validation.
 
 {cost}
-
-## Input pipeline
-
-`python benchmarks/run.py pipeline`: a training step, the input pipeline alone, which runs beside
-it on the same cores, and how long a step waits for its batch in the trace of TensorFlow's
-profiler, medians of seven. Taking a batch that is ready is what is left of the waiting:
-
-{pipeline}
-
-## Scaling
-
-`python benchmarks/run.py scaling`: an epoch without validation, batches of 64, the median of
-three. `--limit 60000` leaves 55,000 images to train on.
-
-{scaling}
-
-So an epoch takes a time in proportion to the images, within the noise of a shared machine. The
-denoiser's time for a pixel does not grow with the image; the VAE's falls, for its dense layers
-near the plane cost the same for every size.
 
 ## Several machines
 
 Two processes of one thread each on the two cores of one machine, that talk through its loopback;
 medians over training steps of `python benchmarks/run.py workers`. The cost of communication is a
 step of two workers less a step of one worker alone with the same share of images; it includes the
-sharing of memory and caches. These times are from before batches were fetched ahead with their
-weights.
+sharing of memory and caches. For models as small as these, a second process on the same machine
+gains little at best and costs time at worst. Several machines are for larger models.
 
 {workers}
 

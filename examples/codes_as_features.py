@@ -45,8 +45,9 @@ DRAWS = 10  # of the labelled images
 def codes_of(images, models):
     """Return {name: codes (n, dimensions)} of images (n, 28, 28) in [0, 1]."""
     denoiser = keras.models.load_model(models / "denoiser" / "encoder.keras")
-    pooled = keras.layers.AveragePooling2D(3, strides=2)(denoiser.output)
-    pooling = keras.Model(denoiser.input, keras.layers.Flatten()(pooled))
+    image = keras.Input((28, 28, 1))  # the encoder itself takes images of any size
+    pooled = keras.layers.AveragePooling2D(3, strides=2)(denoiser(image))
+    pooling = keras.Model(image, keras.layers.Flatten()(pooled))
     vae = keras.models.load_model(models / "vae" / "encoder.keras")
     images = images[..., np.newaxis]
     return {

@@ -6,8 +6,8 @@
 
     python examples/denoise_pictures.py scan.png more_scans --output clean
 
-Takes pictures and folders of them; writes PNG files of the same names and sizes. Each picture is
-resized to the size that the model was trained on, and its denoised version back to its own size.
+Takes pictures and folders of them; writes PNG files of the same names and sizes. The model is fully
+convolutional, so a picture is denoised at its own size, a large one in overlapping tiles.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+TILE = 1024  # pixels a side that are denoised at a time, a multiple of 4
+MARGIN = 64  # pixels around a tile; a pixel of the output depends on less than that around it
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
@@ -65,13 +67,21 @@ def read_picture(path, channels):
         return picture.convert("L" if channels == 1 else "RGB")
 
 
-def denoise(model, picture):
-    """Return a denoised Pillow image of the same size."""
-    _, height, width, channels = model.input_shape
-    pixels = np.asarray(picture.resize((width, height)), np.float32) / 255
-    clean = model.predict(pixels.reshape(1, height, width, channels), verbose=0)[0]
-    clean = np.uint8(np.rint(255 * clean))
-    return Image.fromarray(clean[..., 0] if channels == 1 else clean).resize(picture.size)
+def denoise(model, pixels, tile=TILE):
+    """Return pixels, uint8 (height, width, channels), denoised tile by tile."""
+    height, width, _ = pixels.shape
+    # By reflection to multiples of 4, which the model takes; NumPy repeats it for tiny pictures.
+    padding = [(0, -height % 4), (0, -width % 4), (0, 0)]
+    noisy = np.pad(pixels, padding, mode="reflect" if min(height, width) > 3 else "edge")
+    clean = np.empty_like(noisy)
+    for top in range(0, noisy.shape[0], tile):
+        for left in range(0, noisy.shape[1], tile):
+            above, before = max(0, top - MARGIN), max(0, left - MARGIN)
+            part = noisy[above : top + tile + MARGIN, before : left + tile + MARGIN]
+            part = np.asarray(model(np.float32(part[np.newaxis]) / 255))[0]
+            part = part[top - above :, left - before :][:tile, :tile]
+            clean[top : top + tile, left : left + tile] = np.rint(255 * part)
+    return clean[:height, :width]
 
 
 def main(options):
@@ -93,11 +103,12 @@ def main(options):
         fail(f"{options.model_dir / 'model.keras'} cannot be opened: {error}")
     for path, target in zip(pictures, targets, strict=True):
         try:
-            picture = read_picture(path, model.input_shape[3])
+            pixels = np.atleast_3d(np.asarray(read_picture(path, model.input_shape[3])))
         except Exception as error:  # Pillow reports a damaged file in many ways
             fail(f"{path} cannot be read: {error}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        denoise(model, picture).save(target)
+        clean = denoise(model, pixels)
+        Image.fromarray(clean[..., 0] if clean.shape[2] == 1 else clean).save(target)
         print(f"wrote {target}")
 
 

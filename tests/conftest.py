@@ -31,6 +31,19 @@ def trained(script, *arguments, cwd):
     return process
 
 
+def example(name, *words, cwd):
+    """Run an example as a command."""
+    command = [sys.executable, ROOT / "examples" / f"{name}.py", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def worked(name, *words, cwd):
+    """Run an example that has to end well; return what it printed."""
+    process = example(name, *words, cwd=cwd)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
 def refused(process, *texts):
     """Assert that a command ended with status 2 and one line that holds the texts."""
     assert process.returncode == 2, process.stderr
@@ -59,6 +72,7 @@ def same_end(script, one, other):
 
 
 def load(script):
+    """Return a script as a module."""
     spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

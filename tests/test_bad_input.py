@@ -9,31 +9,17 @@ import numpy as np
 import pytest
 from conftest import DENOISER, VAE, refused, run
 
-BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
-RANDOM = np.random.default_rng(11)
+WRONG = {
+    VAE: "--epochs 0, --batch-size 0, --learning-rate nan, --seed x, --latent-dim 1, --beta -1.0,"
+    " --importance-samples 0, --epoch 1",
+    DENOISER: "--epochs 1.5, --learning-rate 0, --limit -3, --noise inf, --data no.npz, --what 1",
+}
 
 
-@pytest.mark.parametrize(
-    ("script", "option", "value"),
-    [
-        (VAE, "--epochs", "0"),
-        (DENOISER, "--epochs", "1.5"),
-        (VAE, "--batch-size", "0"),
-        (DENOISER, "--learning-rate", "0"),
-        (VAE, "--learning-rate", "nan"),
-        (DENOISER, "--limit", "-3"),
-        (VAE, "--seed", "x"),
-        (DENOISER, "--noise", "inf"),
-        (VAE, "--latent-dim", "1"),
-        (VAE, "--beta", "-1.0"),
-        (VAE, "--importance-samples", "0"),
-        (DENOISER, "--data", "no such file.npz"),
-        (VAE, "--epoch", "1"),  # shortened
-        (DENOISER, "--what", "1"),
-    ],
-)
-def test_wrong_options(script, option, value, tmp_path):
-    refused(run(script, option, value, cwd=tmp_path), option, value)
+@pytest.mark.parametrize("script", WRONG)
+def test_wrong_options(script, tmp_path):
+    for words in WRONG[script].split(", "):
+        refused(run(script, *words.split(), cwd=tmp_path), *words.split())
     assert not list(tmp_path.iterdir())
 
 
@@ -51,10 +37,8 @@ def bad_files(folder):
     scratch = folder / "scratch.npz"
     whole = npz(scratch, x_train=GREY)
     yield "empty", b"", ""
-    yield "text", b"no archive", ""
     yield "truncated", whole[: len(whole) // 2], ""
     yield "flipped", whole[:400] + bytes([whole[400] ^ 8]) + whole[401:], ""
-    yield "pickle", pickle.dumps({"x_train": GREY}), ""
     yield "objects", npz(scratch, x_train=np.array([GREY, None], dtype=object)), "pickle"
     yield "no_x_train", npz(scratch, x=GREY), "x_train"
     yield "scalar", npz(scratch, x_train=np.uint8(3)), "uint8 ()"
@@ -64,13 +48,11 @@ def bad_files(folder):
     yield "large", npz(scratch, x_train=np.zeros((20, 257, 8), np.uint8)), "(20, 257, 8)"
     yield "few", npz(scratch, x_train=GREY[:19]), "(19, 28, 28)"
     yield "int64", npz(scratch, x_train=GREY.astype(int)), "int64"
-    yield "text_array", npz(scratch, x_train=np.full((40, 28, 28), "x")), "U1"
     yield "not_a_number", npz(scratch, x_train=NOT_A_NUMBER), "float32"
     yield "out_of_range", npz(scratch, x_train=GREY + np.float32(255)), "0 to 1"
     yield "other_test", npz(scratch, x_train=GREY, x_test=GREY[:, 1:]), "(40, 27, 28)"
     yield "empty_test", npz(scratch, x_train=GREY, x_test=GREY[:0]), "x_test"
     yield "few_labels", npz(scratch, x_train=GREY, y_train=np.zeros(3)), "labels (3,)"
-    yield "labels", npz(scratch, x_train=GREY, x_test=GREY, y_test=np.zeros(3)), "labels (3,)"
     bytes_inside = io.BytesIO()
     with zipfile.ZipFile(bytes_inside, "w") as archive:
         archive.writestr("x_train", pickle.dumps(GREY))
@@ -107,25 +89,6 @@ def test_what_unpacks_to_gigabytes(vae, tmp_path):
         bomb._didModify = True
     with pytest.raises(vae.InputError, match=r"bomb\.npz .* more than 4 GiB"):
         vae.load_images(str(tmp_path / "bomb.npz"), 100)
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_corrupted_npz_gives_the_same_images_or_none(save, vae, tmp_path):
-    x = RANDOM.integers(0, 256, (20, 8, 8), dtype=np.uint8)
-    path = tmp_path / "x é.npz"
-    save(path, x_train=x)
-    whole, refusals = path.read_bytes(), 0
-    for attempt in range(500):
-        content = np.frombuffer(whole, np.uint8).copy()
-        content[RANDOM.integers(len(whole), size=1 + attempt % 8)] ^= np.uint8(RANDOM.integers(1, 256))
-        path.write_bytes(content.tobytes() if attempt % 4 else whole[: RANDOM.integers(len(whole))])
-        try:
-            images = np.concatenate(vae.load_images(str(path), 100)[:3])
-        except vae.InputError:
-            refusals += 1
-        else:  # where the checksums do not reach: dates and the like
-            assert {*map(bytes, images[..., 0])} == {*map(bytes, x)}
-    assert refusals > 300
 
 
 def test_no_network(vae, monkeypatch):

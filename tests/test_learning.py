@@ -3,12 +3,11 @@
 import importlib.util
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, trained
+from conftest import DENOISER, MODELS, ROOT, VAE, trained, worked
 from PIL import Image
 
 EXTENT = 4.2  # of the plane that the explorer shows, each way from 0
@@ -29,21 +28,6 @@ def learned(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(learned):
     return learned / "models"
-
-
-def example(name, *arguments, cwd):
-    """Run an example as a command, and return what it printed."""
-    command = [sys.executable, ROOT / "examples" / name, *map(str, arguments)]
-    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-def module(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
 def test_the_denoiser_denoises(learned):
@@ -75,80 +59,38 @@ def test_examples_import_nothing_of_the_project():
 
 
 def test_codes_as_features(models, tmp_path):
-    pytest.importorskip("sklearn", reason="examples/requirements.txt is not installed")
     with np.load(ROOT / "data" / "mnist.npz") as arrays:
-        few = {name: arrays[name][:1000] for name in arrays.files}
-    np.savez(tmp_path / "few.npz", **few)
-    words = [
-        "--model-dir",
-        models,
-        "--data",
-        tmp_path / "few.npz",
-        "--output",
-        tmp_path / "a" / "t.json",
-    ]
-    words += ["--picture", tmp_path / "b" / "clusters.png", "--limit", 800]
-    printed = example("codes_as_features.py", *words, cwd=tmp_path)
+        np.savez(tmp_path / "few.npz", **{name: arrays[name][:700] for name in arrays.files})
+    words = ["--model-dir", models, "--data", "few.npz", "--output", "a/t.json"]
+    words += ["--picture", "b/clusters.png", "--limit", 600]
+    printed = worked("codes_as_features", *words, cwd=tmp_path)
     rows = json.loads((tmp_path / "a" / "t.json").read_text())
-    assert [(row["codes"], row["dimensions"]) for row in rows] == [
-        ("raw pixels", 784),
-        ("denoiser's code", 576),
-        ("PCA", 576),
-        ("VAE's z_mean", 2),
-        ("PCA", 2),
-    ]
+    assert [row["dimensions"] for row in rows] == [784, 576, 576, 2, 2]
     assert sum(line.startswith("| ") for line in printed.splitlines()) == 2 + len(rows)
     assert rows[0]["all labels"]["nearest neighbours"] > 0.8
     assert rows[0]["100 labels"]["logistic regression"][0] > 0.5
-    for row in rows:
-        for scores in row["no labels"].values():
-            assert -0.1 < scores["ARI"] <= 1 and 0 <= scores["NMI"] <= 1
-            assert 0.1 <= scores["accuracy"] <= 1
+    for scores in (scores for row in rows for scores in row["no labels"].values()):
+        assert -0.1 < scores["ARI"] <= 1 and 0 <= scores["NMI"] <= 1
+        assert 0.1 <= scores["accuracy"] <= 1
     with Image.open(tmp_path / "b" / "clusters.png") as picture:
         assert picture.size == (1200, 1200)
 
 
-def test_cluster_scores_of_known_clusters():
-    pytest.importorskip("sklearn", reason="examples/requirements.txt is not installed")
-    labels = np.repeat(np.arange(10), 20)
-    codes = np.stack([np.cos(labels), np.sin(labels)], axis=-1) * 50
-    codes += np.random.default_rng(0).normal(size=codes.shape)
-    perfect = module("codes_as_features").cluster_scores(codes, labels)["k-means"]
-    assert perfect == {
-        "ARI": pytest.approx(1),
-        "NMI": pytest.approx(1),
-        "accuracy": pytest.approx(1),
-    }
-    mixed = module("codes_as_features").cluster_scores(codes, labels // 2)["k-means"]
-    assert mixed["accuracy"] == pytest.approx(0.5)  # ten clusters, of which five find a class
-
-
 def test_latent_tour(models, tmp_path, monkeypatch):
-    tour = module("latent_tour")
+    spec = importlib.util.spec_from_file_location("tour", ROOT / "examples" / "latent_tour.py")
+    tour = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tour)
+    points = tour.closed_path()
+    steps = np.linalg.norm(np.diff(np.vstack([points, points[:1]]), axis=0), axis=1)
+    assert len(points) == 150 and steps.max() < 0.13 and np.abs(points).max() < 2.5
     monkeypatch.setattr(tour, "FRAMES", 5)
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["x", "--model-dir", str(models / "vae"), "--images-dir", str(tmp_path / "new")],
-    )
+    words = ["x", "--model-dir", str(models / "vae"), "--images-dir", str(tmp_path / "new")]
+    monkeypatch.setattr(sys, "argv", words)
     tour.main(tour.command_line())
     with Image.open(tmp_path / "new" / "vae_tour.gif") as animation:
         assert animation.n_frames == 5 and animation.info["loop"] == 0
     with Image.open(tmp_path / "new" / "vae_interpolation.png") as picture:
         assert picture.size[0] > 1000
-
-
-def test_the_tour_in_the_readme_is_whole_and_small():
-    path = ROOT / "images" / "vae_tour.gif"
-    assert path.stat().st_size < 3e6
-    with Image.open(path) as animation:
-        assert animation.n_frames == 150
-
-
-def test_the_tour_is_closed_and_smooth():
-    points = module("latent_tour").closed_path()
-    steps = np.linalg.norm(np.diff(np.vstack([points, points[:1]]), axis=0), axis=1)
-    assert len(points) == 150 and steps.max() < 0.13 and np.abs(points).max() < 2.5
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +100,7 @@ def page(models, tmp_path_factory):
         pytest.skip("no Chromium on this machine, and .ci/run could not install one")
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     path = tmp_path_factory.mktemp("page") / "explorer é.html"
-    example("latent_explorer.py", "--model-dir", models / "vae", "--output", path, cwd=path.parent)
+    worked("latent_explorer", "--model-dir", models / "vae", "--output", path, cwd=path.parent)
     assert path.stat().st_size < 3e6
     quiet = ["quic", "background-networking", "component-update", "sync", "gpu"]
     flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{each}" for each in quiet)]
@@ -197,26 +139,19 @@ def position(page):
     return tuple(float(number) for number in text.strip("z= ()").split(","))
 
 
-def test_the_page_needs_no_network_and_says_nothing(page):
-    hover(page, (1, 1))
-    assert page.messages == []
-    assert all(url.startswith(("file:", "data:")) for url in page.requests)
-
-
-@pytest.mark.parametrize("z", [(0, 0), (0.7, -0.4), (-1.3, 0.9), (2.1, 2.1), (-3.0, 1.5)])
-def test_the_digit_is_the_decoders(z, page, models):
+def test_the_digit_is_the_decoders(page, models):
     """Blended between tiles in 64 greys: 1.5 of 255 on average and 25 at most off the decoder's."""
     import keras
 
-    at = hover(page, z)
-    assert at == pytest.approx(z, abs=0.02)
     decoder = keras.models.load_model(models / "vae" / "decoder.keras")
-    expected = 255 * decoder(np.array([at])).numpy()[0, ..., 0]
-    difference = np.abs(canvas(page, "digit") - expected)
-    assert difference.mean() < 1.5 and difference.max() < 25
     elsewhere = 255 * decoder(np.array([(2, 0), (-2, 0), (0, 2), (0, -2)])).numpy()[..., 0]
-    others = np.abs(canvas(page, "digit") - elsewhere).mean(axis=(1, 2))
-    assert others.max() > 4 * difference.mean()  # so the agreement is with this place's digit
+    for z in [(0, 0), (0.7, -0.4), (-1.3, 0.9), (2.1, 2.1), (-3.0, 1.5)]:
+        at = hover(page, z)
+        assert at == pytest.approx(z, abs=0.02)
+        difference = np.abs(canvas(page, "digit") - 255 * decoder(np.array([at]))[0, ..., 0])
+        assert difference.mean() < 1.5 and difference.max() < 25
+        others = np.abs(canvas(page, "digit") - elsewhere).mean(axis=(1, 2))
+        assert others.max() > 4 * difference.mean()  # so the agreement is with this place's digit
 
 
 def test_pointing_at_a_test_digit(page, models):
@@ -236,38 +171,22 @@ def test_pointing_at_a_test_digit(page, models):
     assert page.locator("#about").inner_text() == f"Test digit of class {label}."
 
     button = page.get_by_role("button", name=f"Show class {label}")
-    before = page.locator("#plane").screenshot()
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
-    assert page.locator("#about").inner_text() == "Point at a dot."  # the digit is gone
-    assert page.locator("#plane").screenshot() != before
     button.click()
-    assert page.locator("#about").inner_text() == f"Test digit of class {label}."
 
 
-def test_keys_and_fingers(page):
+def test_keys_and_fingers_in_the_dark_without_a_network(page):
     x, y = hover(page, (0.5, 0.5))
-    for key, (right, up) in {
-        "ArrowRight": (0.05, 0),
-        "ArrowUp": (0.05, 0.05),
-        "Shift+ArrowLeft": (-0.2, 0.05),
-        "Shift+ArrowDown": (-0.2, -0.2),
-    }.items():
+    for key, (right, up) in {"ArrowRight": (0.05, 0), "Shift+ArrowDown": (0.05, -0.25)}.items():
         page.keyboard.press(key)
         assert position(page) == pytest.approx((x + right, y + up), abs=0.0021)
-    for _ in range(20):
-        page.keyboard.press("Shift+ArrowRight")
-    assert position(page)[0] == EXTENT  # and no further
     box = page.locator("#plane").bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert position(page) == pytest.approx((0, 0), abs=0.02)
-
-
-def test_the_page_on_a_phone_in_the_dark(page):
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 24)"
-    picture = page.locator("#plane").bounding_box()
-    assert picture["width"] == pytest.approx(picture["height"]) and picture["width"] > 330
     assert page.messages == []
+    assert all(url.startswith(("file:", "data:")) for url in page.requests)
