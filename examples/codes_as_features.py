@@ -9,11 +9,11 @@
 
     python examples/codes_as_features.py
 
-Opens the encoders that the two scripts saved, which never saw a label, and compares their codes of
-the digits with raw pixels and with as many principal components. The denoiser's code (7, 7, 64) is
-pooled, as means over 3x3 of its places, to (3, 3, 64); the VAE's code is z_mean. Prints a table,
-writes it as JSON, and draws the clusters of the latent plane. Classifiers are fitted to training
-images and scored on the test images; clusters are sought among the test images.
+Opens the encoders that the two scripts saved, which were trained without labels, and compares their
+codes of the digits with raw pixels and with as many principal components. The denoiser's code (7,
+7, 64) is pooled, as means over 3x3 positions, to (3, 3, 64); the VAE's code is z_mean. Prints a
+table, writes it as JSON, and draws the clusters of the latent plane. Classifiers are fitted to
+training images and scored on the test images; clusters are found among the test images.
 """
 
 import argparse
@@ -180,11 +180,16 @@ def main(options):
 
 def print_table(rows):
     """Print the table in Markdown, accuracies in percent."""
-    print(
-        "\n| codes | dimensions | neighbours, all labels | regression, all labels"
-        f" | neighbours, {LABELLED * CLASSES} labels | regression, {LABELLED * CLASSES} labels"
-        " | k-means: ARI, NMI, accuracy | mixture: ARI, NMI, accuracy |"
-    )
+    few = f"{LABELLED * CLASSES} labels"
+    head = [
+        "codes",
+        "dimensions",
+        "k-nearest neighbours, all labels",
+        "logistic regression, all labels",
+    ]
+    head += [f"k-nearest neighbours, {few}", f"logistic regression, {few}"]
+    head += ["k-means: ARI, NMI, accuracy", "Gaussian mixture: ARI, NMI, accuracy"]
+    print(f"\n| {' | '.join(head)} |")
     print("| --- " * 8 + "|")
     for row in rows:
         whole, few, none = (row[key] for key in list(row)[2:])
