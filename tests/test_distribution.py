@@ -116,13 +116,8 @@ def test_the_replicas_of_the_vae_draw_an_epsilon_each():
     assert process.returncode == 0, process.stderr
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        "{",
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 2}}',
-        '{"cluster": {"worker": "a:1"}, "task": {"type": "ps", "index": 0}}',
-    ],
-)
-def test_a_cluster_that_cannot_be_read(config, tmp_path):
-    refused(run(VAE, "--limit", 100, cwd=tmp_path, TF_CONFIG=config), f"TF_CONFIG={config}: ")
+def test_a_cluster_that_cannot_be_read(tmp_path):
+    no_such_worker = '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 2}}'
+    for config in ("{", no_such_worker):
+        process = run(VAE, "--limit", 100, cwd=tmp_path, TF_CONFIG=config)
+        refused(process, f"TF_CONFIG={config}: ")

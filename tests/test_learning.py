@@ -11,9 +11,7 @@ from conftest import DENOISER, MODELS, ROOT, VAE, trained, worked
 from PIL import Image
 
 EXTENT = 4.2  # of the plane that the explorer shows, each way from 0
-BROWSER = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def test_the_denoiser_denoises(learned):
     assert values["psnr"] > values["noisy_psnr"] + 7
     assert values["ssim"] > values["noisy_ssim"] + 0.2
     assert values["mse"] < values["noisy_mse"] / 4
-    assert values["psnr"] > 18.2  # 18.59 was seen here, and 17.55 with a recipe that was slower
+    assert values["psnr"] > 19.4  # 19.86 was seen here, and 18.59 with Adam and other layers
 
 
 def test_the_vae_models_digits(vae, learned):
