@@ -224,7 +224,7 @@ def parameters(model):
 
 
 def baseline(name, options):
-    """Train on all 60,000 digits by a recipe, with the test figures after every epoch.
+    """Train on all 60,000 digits by a recipe, with the test metrics after every epoch.
 
     It differs from the examples in two points: their VAE trains on the test digits, too, and their
     denoiser gets noise of 0.4 that is drawn once; here it is 0.5, drawn for every epoch.

@@ -13,7 +13,7 @@ NAMES = {
     DENOISER: f"{DENOISER}.py",
 }
 NAMES |= {name + BFLOAT16: NAMES[name] + BFLOAT16 for name in SCRIPTS}
-FIGURES = {  # of each script: names in metrics.json, and how many decimals to show
+METRICS = {  # of each script: names in metrics.json, and how many decimals to show
     VAE: {"negative_elbo": 2, "reconstruction": 2, "kl": 2, "iwae_bound": 2},
     DENOISER: {"psnr": 2, "ssim": 4, "mse": 5, "bce": 4},
 }
@@ -37,7 +37,7 @@ def picked(part, program=None):
 
 
 def mean(values, digits):
-    """Return the mean of figures as text and, of more than one, their standard deviation."""
+    """Return the mean of values as text and, of more than one, their standard deviation."""
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{deviation}"
 
@@ -50,34 +50,34 @@ def table(head, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def trained_row(name, lines, figures, command):
-    """Return a row of figures, epochs, seeds and command."""
+def trained_row(name, lines, columns, command):
+    """Return a row of metrics, epochs, seeds and command."""
     metrics = [line["metrics"] for line in lines]
-    cells = [mean([m[figure] for m in metrics], digits) for figure, digits in figures.items()]
+    cells = [mean([m[metric] for m in metrics], digits) for metric, digits in columns.items()]
     return [name, *cells, metrics[0]["epochs"], len(lines), f"`{command}`"]
 
 
-def figures_table(kind):
-    """Return the table of one script's test figures beside those of its baselines."""
-    figures, rows = FIGURES[kind], []
+def metrics_table(kind):
+    """Return the table of one script's test metrics beside those of its baselines."""
+    columns, rows = METRICS[kind], []
     for part, name in (("long", "long run"), ("ours", "default run")):
         if lines := picked(part, kind):
             words = " ".join(["python", f"{kind}.py", *lines[0]["arguments"], "--seed N"])
-            rows.append(trained_row(f"ours, {name}", lines, figures, words))
+            rows.append(trained_row(f"ours, {name}", lines, columns, words))
     for name, (script, *_) in BASELINES.items():
         if script == kind and (lines := picked("baseline", name)):
             words = f"python benchmarks/run.py {name}"
             if lines[0]["metrics"]["epochs"] < BASELINES[name][4]:
                 words += f" --epochs {lines[0]['metrics']['epochs']}"
-            rows.append(trained_row(NAMES[name], lines, figures, words))
-    names = [HEADS[figure] for figure in figures]
+            rows.append(trained_row(NAMES[name], lines, columns, words))
+    names = [HEADS[metric] for metric in columns]
     if kind == DENOISER:
         for line in picked("classical"):
-            cells = [f"{line['metrics'][figure]:.{digits}f}" for figure, digits in figures.items()]
+            cells = [f"{line['metrics'][metric]:.{digits}f}" for metric, digits in columns.items()]
             name = f"{line['program']} {line['setting']}"
             rows.append([name, *cells, "", "", "`python benchmarks/run.py classical`"])
         metrics = [line["metrics"] for line in picked("ours", kind)]
-        noisy = [mean([m[f"noisy_{f}"] for m in metrics], digits) for f, digits in figures.items()]
+        noisy = [mean([m[f"noisy_{f}"] for m in metrics], digits) for f, digits in columns.items()]
         rows.append(["noisy input", *noisy, "", len(metrics), ""])
     return table(["", *names, "epochs", "seeds", "command"], rows)
 
@@ -155,33 +155,33 @@ def speed_table():
     return table(head, rows) + "\n\n" + "\n".join([*ratios, peak])
 
 
-def by_epochs(kind, figure):
-    """Return {epochs: a script's test figures after runs of so many}, in order of the epochs."""
+def by_epochs(kind, metric):
+    """Return {epochs: a script's test metric after runs of so many}, in order of the epochs."""
     ended = {}
     for part in ("budgets", "ours", "long"):
         for line in picked(part, kind):
-            ended.setdefault(line["metrics"]["epochs"], []).append(line["metrics"][figure])
+            ended.setdefault(line["metrics"]["epochs"], []).append(line["metrics"][metric])
     return dict(sorted(ended.items()))
 
 
 def passing_table():
-    """Return the table of the shortest runs all of whose seeds are past an example's figure."""
+    """Return the table of the shortest runs all of whose seeds are past an example's result."""
     rates = {line["program"]: line["images_per_second"] for line in picked("speed")}
     rows = []
-    for kind, figure, sign, baseline in (
+    for kind, metric, sign, baseline in (
         (VAE, "negative_elbo", -1, "keras-vae"),
         (DENOISER, "psnr", 1, "keras-denoiser"),
     ):
-        finals = [line["metrics"][figure] for line in picked("baseline", baseline)]
+        finals = [line["metrics"][metric] for line in picked("baseline", baseline)]
         whole = 60000 * BASELINES[baseline][4] / rates[baseline]
-        for epochs, values in by_epochs(kind, figure).items():
+        for epochs, values in by_epochs(kind, metric).items():
             if all(sign * value > sign * statistics.fmean(finals) for value in values):
                 seconds = 55000 * epochs / rates[kind]
                 words = [f"`{kind}.py --epochs {epochs}`", mean(values, 2), f"{seconds:.0f} s"]
                 example = [NAMES[baseline], mean(finals, 2), f"{whole:.0f} s"]
-                rows.append([HEADS[figure], *example, *words, f"1/{whole / seconds:.0f}"])
+                rows.append([HEADS[metric], *example, *words, f"1/{whole / seconds:.0f}"])
                 break
-    head = ["", "example", "its figure", "its time", "passed by", "figure", "time", "share"]
+    head = ["", "example", "its result", "its time", "passed by", "result", "time", "share"]
     return table(head, rows)
 
 
@@ -205,16 +205,16 @@ def cost_table():
 
 
 def bfloat16_table():
-    """Return the table of figures after 4 epochs in float32 and in bfloat16."""
+    """Return the table of metrics after 4 epochs in float32 and in bfloat16."""
     rows = []
-    for kind, figure in ((VAE, "negative_elbo"), (DENOISER, "psnr")):
+    for kind, metric in ((VAE, "negative_elbo"), (DENOISER, "psnr")):
         lines = picked("bfloat16", kind)
         epochs = lines[0]["metrics"]["epochs"]
         same = [x for x in picked("budgets", kind) if x["metrics"]["epochs"] == epochs]
         for name, found in (("float32", same), ("bfloat16", lines)):
-            values = mean([line["metrics"][figure] for line in found], 2)
-            rows.append([NAMES[kind], name, HEADS[figure], values, len(found)])
-    return table(["", "computed in", "figure", "", "seeds"], rows)
+            values = mean([line["metrics"][metric] for line in found], 2)
+            rows.append([NAMES[kind], name, HEADS[metric], values, len(found)])
+    return table(["", "computed in", "metric", "", "seeds"], rows)
 
 
 def workers_table():
@@ -250,7 +250,7 @@ def workers_table():
 
 
 def curve(path):
-    """Draw the test figure of each recipe against its training time, at the speeds of one run."""
+    """Draw the test metric of each recipe against its training time, at the speeds of one run."""
     rates = {line["program"]: line["images_per_second"] for line in picked("speed")}
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -287,8 +287,8 @@ def text():
     processors = sorted({line["machine"]["processor"] for line in results()})
     return TEXT.format(
         processors=" or ".join(processors),
-        vae=figures_table(VAE),
-        denoiser=figures_table(DENOISER),
+        vae=metrics_table(VAE),
+        denoiser=metrics_table(DENOISER),
         likelihood=likelihood_table(),
         speed=speed_table(),
         passing=passing_table(),
@@ -325,7 +325,7 @@ The long runs of the VAE, and the rows of the Keras examples and of the classica
 measured before the scripts were shortened. The VAE's layers, loss and schedule are the same since;
 its decoder's bias, the data order and the random numbers are not.
 
-![Test figures against training time](figures_over_time.png)
+![Test metrics against training time](figures_over_time.png)
 
 Each point of ours is the mean of three runs: of 1, 2, 4, 10 and 48 epochs of the VAE, and of 1, 2,
 4 and 7 of the denoiser. Those of the others are the epochs of their first run. Times are epochs at

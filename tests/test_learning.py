@@ -1,4 +1,4 @@
-"""Models that have learned something: their figures, and the examples that make use of them."""
+"""Models that have learned something: their metrics, and the examples that use them."""
 
 import importlib.util
 import json
