@@ -15,7 +15,7 @@ Three convolutions turn the noisy image into a code of a quarter of its height a
 decoder makes the clean image from the code alone:
 
     noisy = clip(clean + noise * epsilon, 0, 1)             with epsilon ~ N(0, I)
-    loss = -mean over pixels of clean log p + (1 - clean) log(1 - p)   with p = decoder(code(noisy))
+    loss = mean over pixels of -clean log p - (1 - clean) log(1 - p)   p = sigmoid(decoder(code))
 
 Vincent et al., Stacked Denoising Autoencoders, 2010, https://jmlr.org/papers/v11/vincent10a.html
 """
@@ -34,7 +34,7 @@ from pathlib import Path
 
 MODEL_DIR = Path("models/denoiser")
 NUMBERS = [  # option, default, minimum, maximum, help
-    ("--epochs", 7, 1, 10**6, "passes over the training images"),
+    ("--epochs", 7, 1, 10**4, "passes over the training images"),
     ("--batch-size", 64, 1, 10**6, "images in a training step"),
     ("--learning-rate", 4e-3, 1e-9, 10.0, "peak learning rate (linear warm-up, cosine decay)"),
     ("--noise", 0.5, 1e-3, 100.0, "standard deviation of the noise on the pixels"),
@@ -112,8 +112,8 @@ def build_encoder(channels):
 def build_decoder(channels):
     """Return a model from codes (n, 7, 7, 64) to the logits of clean pixels (n, 28, 28, channels).
 
-    The residual blocks work at the smallest size, where a convolution is cheap and, dilated, sees
-    far: Yu & Koltun 2016, https://arxiv.org/abs/1511.07122.
+    The residual blocks work at the smallest size, where a convolution is cheap. Dilation widens the
+    area that they see: Yu & Koltun 2016, https://arxiv.org/abs/1511.07122.
     """
     x = code = keras.Input((None, None, 64), name="code")  # (n, 7, 7, 64)
     for dilation in (1, 2, 3, 1):
@@ -138,11 +138,11 @@ def psnr(clean, logits):
 
 
 class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon, for convolutions too: it takes a kernel as a matrix (inputs, filters).
+    """Keras's Muon, for convolutions too: a kernel is a matrix, all its axes but the last joined.
 
     Muon makes the update of a matrix nearly orthogonal, so that all its directions are learned:
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. The scale is that of Liu et al.
-    2025, https://arxiv.org/abs/2502.16982, eq. 4. Adam trains the biases.
+    2025, https://arxiv.org/abs/2502.16982, eq. 4. AdamW trains the biases.
     """
 
     def _should_use_adamw(self, variable):
@@ -158,7 +158,7 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 def image_metrics(clean, images):
-    """Return PSNR (dB), SSIM, MSE and BCE (nats per pixel) of each image against its clean one.
+    """Return PSNR (dB), SSIM, MSE and BCE (nats per pixel) of each image against the clean one.
 
     SSIM has its authors' Gaussian window of 11 pixels, or of the image's side if that is less: Wang
     et al., Image Quality Assessment, 2004. PSNR is at most 100 dB, and BCE takes pixels of exactly
@@ -256,7 +256,7 @@ def load_images(source, limit):
 
     Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, 5,000 at most, is for
     validation. Without x_test, a random tenth of x_train is the test set. `limit` keeps the first
-    images for training, and a fifth as many of the others.
+    images for training, and a fifth as many for validation and for the test.
     """
     arrays = read_arrays(source)
     images, labels = check_images(arrays, "train", source)
@@ -282,7 +282,7 @@ def read_arrays(source):
             if sum(entry.file_size for entry in archive.zip.infolist()) > 4 * 2**30:
                 raise ValueError("it unpacks to more than 4 GiB")
             return {name: archive[name] for name in names if name in archive.files}
-    except Exception as error:  # zipfile, zlib, NumPy and Keras report trouble in many ways
+    except Exception as error:  # zipfile, zlib, NumPy and Keras raise many types of errors
         raise InputError(f"--data {source} cannot be read: {error!r}") from error
 
 
@@ -302,20 +302,20 @@ def check_images(arrays, part, source, shape=None):
     return images, labels
 
 
-def stateless_seed(seed, draw, step=0):
+def stateless_seed(seed, purpose, step=0):
     """Return the seed (2,) of a stateless random draw, a function of the arguments alone."""
-    return tf.random.fold_in((seed, zlib.crc32(draw.encode()) % 2**31), tf.cast(step, tf.int64))
+    return tf.random.fold_in((seed, zlib.crc32(purpose.encode()) % 2**31), tf.cast(step, tf.int64))
 
 
-def eval_dataset(images, prepare, seed, draw, batch_size=None, order=None, first_step=0):
-    """Return batches `prepare(images in [0, 1], seed)`; a seed depends on seed, draw and step."""
+def eval_dataset(images, prepare, seed, purpose, batch_size=None, order=None, first_step=0):
+    """Return batches of `prepare(images in [0, 1], seed)`, with another seed for every step."""
     batch_size = batch_size or max(1, min(500, 2**22 // images[0].size))
     with tf.device("CPU"):
         stored = tf.constant(images)
 
     def one_batch(step, indices):
         batch = tf.cast(tf.gather(stored, indices), tf.float32) / 255
-        return prepare(batch, stateless_seed(seed, draw, step))
+        return prepare(batch, stateless_seed(seed, purpose, step))
 
     indices = tf.data.Dataset.from_tensor_slices(np.arange(len(images)) if order is None else order)
     settings = tf.data.Options()
@@ -393,9 +393,9 @@ class CheckpointCallback(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.history, self.seconds = options.model_dir / "checkpoints", {}, 0.0
         self.is_chief = model.distribute_strategy.extended.should_checkpoint  # writes the files
-        layers = "".join(network.to_json() for network in networks).encode()
+        config = "".join(network.to_json() for network in networks).encode()
         self.settings = {k: v for k, v in vars(options).items() if type(v) in (int, float)}
-        self.settings |= {"data (CRC-32)": zlib.crc32(images), "model (CRC-32)": zlib.crc32(layers)}
+        self.settings |= {"data (CRC-32)": zlib.crc32(images), "model (CRC-32)": zlib.crc32(config)}
         self.parameters = sum(network.count_params() for network in networks)
         self.record = tf.Variable("")
         variables = [variable.value for variable in model.weights + model.optimizer.variables]
@@ -408,7 +408,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     def restore(self, resume):
         """Return the first epoch: of a new run, or after the newest undamaged checkpoint."""
         if self.paths() and not resume:
-            raise InputError(f"unfinished run in {self.folder}: --resume it, or change --model-dir")
+            raise InputError(f"unfinished run in {self.folder}: --resume it, or delete it")
         for path in reversed(self.paths()):
             try:
                 tf.train.Checkpoint(record=self.record).read(str(path)).expect_partial()
@@ -442,8 +442,8 @@ class CheckpointCallback(keras.callbacks.Callback):
             self.keep(2)
 
     def keep(self, count):
-        """Remove all checkpoints but the newest."""
-        for path in self.paths()[: -count or None]:
+        """Remove all checkpoints but the newest `count`."""
+        for path in self.paths()[::-1][count:]:
             for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):  # .index first
                 file.unlink()
 
@@ -458,7 +458,7 @@ def save(path, write):
 
 
 def save_records(options, results, run):
-    """Write history.csv and metrics.json; then remove the checkpoints, for the run is finished."""
+    """Write history.csv and metrics.json; then remove the checkpoints of the finished run."""
     rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
     history = "".join(",".join(map(str, row)) + "\n" for row in rows)
     about = {"train_seconds": run.seconds, "parameters": run.parameters, "keras": keras.__version__}
@@ -481,7 +481,7 @@ def plot_image_rows(path, title, rows, names=()):
 
 
 def plot_history(path, history, titles, unit):
-    """Plot training and validation values by epoch; `titles` are those of keys of the history."""
+    """Plot training and validation values by epoch; `titles` maps keys of the history."""
     figure = Figure(figsize=(4.5 * len(titles) + 1, 4), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         epochs = range(1, len(history[key]) + 1)

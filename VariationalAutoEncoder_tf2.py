@@ -36,7 +36,7 @@ from pathlib import Path
 
 MODEL_DIR = Path("models/vae")
 NUMBERS = [  # option, default, minimum, maximum, help
-    ("--epochs", 10, 1, 10**6, "passes over the training images"),
+    ("--epochs", 10, 1, 10**4, "passes over the training images"),
     ("--batch-size", 64, 1, 10**6, "images in a training step"),
     ("--learning-rate", 4e-3, 1e-9, 10.0, "peak learning rate (linear warm-up, cosine decay)"),
     ("--latent-dim", 2, 2, 1000, "dimensions of z"),
@@ -127,7 +127,7 @@ def build_encoder(shape, latent_dim):
 def build_decoder(shape, latent_dim, pixel_mean=0.5):
     """Return a model from points z (n, latent_dim) to the logits of the pixels (n, *shape).
 
-    Most of its weights are in wide dense layers, where a layer costs least. The first one gives
+    Most of its weights are in wide dense layers, where a weight costs least. The first one gives
     random Fourier features, which let a network learn fine detail in the plane much sooner: Tancik
     et al. 2020, https://arxiv.org/abs/2006.10739. Here they are trained, too. With `pixel_mean`,
     the mean of the training pixels, the decoder starts at that probability for every pixel.
@@ -200,7 +200,7 @@ class VAE(keras.Model):
     def metrics(self):
         return self.trackers
 
-    def losses(self, images, seed, training):
+    def loss_terms(self, images, seed, training):
         """Return loss, reconstruction and KL of each image (n,) in nats, with one draw of z."""
         z_mean, z_log_sigma = self.encoder(images, training=training)
         epsilon = tf.random.stateless_normal(tf.shape(z_mean), seed)
@@ -218,10 +218,10 @@ class VAE(keras.Model):
     def train_step(self, images):
         context = tf.distribute.get_replica_context()
         replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-        draw = self.optimizer.iterations * replicas + tf.cast(replica, tf.int64)
-        seed = stateless_seed(self.seed, "training", draw)
+        step = self.optimizer.iterations * replicas + tf.cast(replica, tf.int64)
+        seed = stateless_seed(self.seed, "training", step)
         with tf.GradientTape() as tape:
-            losses = self.losses(images, seed, training=True)
+            losses = self.loss_terms(images, seed, training=True)
             loss = tf.reduce_mean(losses[0]) / replicas  # the optimizer sums over the replicas
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
@@ -229,7 +229,7 @@ class VAE(keras.Model):
 
     def test_step(self, images):  # the same epsilon in every epoch
         seed = stateless_seed(self.seed, "validation")
-        return self.update_trackers(self.losses(images, seed, training=False))
+        return self.update_trackers(self.loss_terms(images, seed, training=False))
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def evaluate(encoder, decoder, images, samples=50, seed=0):
     batch_size = max(1, 5000 * 28 * 28 // (samples * images[0].size))
     step = tf.function(elbo_and_iwae_bound, autograph=False)
     batches = eval_dataset(images, lambda *batch: batch, seed, "test", batch_size)
-    parts = [step(encoder, decoder, batch, samples, seed) for batch, seed in batches]
+    parts = [step(encoder, decoder, batch, samples, batch_seed) for batch, batch_seed in batches]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     reconstruction, kl, bound = (float(column.mean(dtype=float)) for column in columns)
     elbo = {"negative_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
@@ -388,7 +388,7 @@ def load_images(source, limit):
 
     Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, 5,000 at most, is for
     validation. Without x_test, a random tenth of x_train is the test set. `limit` keeps the first
-    images for training, and a fifth as many of the others.
+    images for training, and a fifth as many for validation and for the test.
     """
     arrays = read_arrays(source)
     images, labels = check_images(arrays, "train", source)
@@ -414,7 +414,7 @@ def read_arrays(source):
             if sum(entry.file_size for entry in archive.zip.infolist()) > 4 * 2**30:
                 raise ValueError("it unpacks to more than 4 GiB")
             return {name: archive[name] for name in names if name in archive.files}
-    except Exception as error:  # zipfile, zlib, NumPy and Keras report trouble in many ways
+    except Exception as error:  # zipfile, zlib, NumPy and Keras raise many types of errors
         raise InputError(f"--data {source} cannot be read: {error!r}") from error
 
 
@@ -434,20 +434,20 @@ def check_images(arrays, part, source, shape=None):
     return images, labels
 
 
-def stateless_seed(seed, draw, step=0):
+def stateless_seed(seed, purpose, step=0):
     """Return the seed (2,) of a stateless random draw, a function of the arguments alone."""
-    return tf.random.fold_in((seed, zlib.crc32(draw.encode()) % 2**31), tf.cast(step, tf.int64))
+    return tf.random.fold_in((seed, zlib.crc32(purpose.encode()) % 2**31), tf.cast(step, tf.int64))
 
 
-def eval_dataset(images, prepare, seed, draw, batch_size=None, order=None, first_step=0):
-    """Return batches `prepare(images in [0, 1], seed)`; a seed depends on seed, draw and step."""
+def eval_dataset(images, prepare, seed, purpose, batch_size=None, order=None, first_step=0):
+    """Return batches of `prepare(images in [0, 1], seed)`, with another seed for every step."""
     batch_size = batch_size or max(1, min(500, 2**22 // images[0].size))
     with tf.device("CPU"):
         stored = tf.constant(images)
 
     def one_batch(step, indices):
         batch = tf.cast(tf.gather(stored, indices), tf.float32) / 255
-        return prepare(batch, stateless_seed(seed, draw, step))
+        return prepare(batch, stateless_seed(seed, purpose, step))
 
     indices = tf.data.Dataset.from_tensor_slices(np.arange(len(images)) if order is None else order)
     settings = tf.data.Options()
@@ -525,9 +525,9 @@ class CheckpointCallback(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.history, self.seconds = options.model_dir / "checkpoints", {}, 0.0
         self.is_chief = model.distribute_strategy.extended.should_checkpoint  # writes the files
-        layers = "".join(network.to_json() for network in networks).encode()
+        config = "".join(network.to_json() for network in networks).encode()
         self.settings = {k: v for k, v in vars(options).items() if type(v) in (int, float)}
-        self.settings |= {"data (CRC-32)": zlib.crc32(images), "model (CRC-32)": zlib.crc32(layers)}
+        self.settings |= {"data (CRC-32)": zlib.crc32(images), "model (CRC-32)": zlib.crc32(config)}
         self.parameters = sum(network.count_params() for network in networks)
         self.record = tf.Variable("")
         variables = [variable.value for variable in model.weights + model.optimizer.variables]
@@ -540,7 +540,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     def restore(self, resume):
         """Return the first epoch: of a new run, or after the newest undamaged checkpoint."""
         if self.paths() and not resume:
-            raise InputError(f"unfinished run in {self.folder}: --resume it, or change --model-dir")
+            raise InputError(f"unfinished run in {self.folder}: --resume it, or delete it")
         for path in reversed(self.paths()):
             try:
                 tf.train.Checkpoint(record=self.record).read(str(path)).expect_partial()
@@ -574,8 +574,8 @@ class CheckpointCallback(keras.callbacks.Callback):
             self.keep(2)
 
     def keep(self, count):
-        """Remove all checkpoints but the newest."""
-        for path in self.paths()[: -count or None]:
+        """Remove all checkpoints but the newest `count`."""
+        for path in self.paths()[::-1][count:]:
             for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):  # .index first
                 file.unlink()
 
@@ -590,7 +590,7 @@ def save(path, write):
 
 
 def save_records(options, results, run):
-    """Write history.csv and metrics.json; then remove the checkpoints, for the run is finished."""
+    """Write history.csv and metrics.json; then remove the checkpoints of the finished run."""
     rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
     history = "".join(",".join(map(str, row)) + "\n" for row in rows)
     about = {"train_seconds": run.seconds, "parameters": run.parameters, "keras": keras.__version__}
@@ -613,7 +613,7 @@ def plot_image_rows(path, title, rows, names=()):
 
 
 def plot_history(path, history, titles, unit):
-    """Plot training and validation values by epoch; `titles` are those of keys of the history."""
+    """Plot training and validation values by epoch; `titles` maps keys of the history."""
     figure = Figure(figsize=(4.5 * len(titles) + 1, 4), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         epochs = range(1, len(history[key]) + 1)

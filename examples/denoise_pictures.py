@@ -7,7 +7,8 @@
     python examples/denoise_pictures.py scan.png more_scans --output clean
 
 Takes pictures and folders of them; writes PNG files of the same names and sizes. The model is fully
-convolutional, so a picture is denoised at its own size, a large one in overlapping tiles.
+convolutional, so a picture is denoised at its own size, a large one in overlapping tiles. A model
+that was trained on grey images makes all pictures grey.
 """
 
 import argparse
@@ -71,8 +72,7 @@ def denoise(model, pixels, tile=TILE):
     """Return pixels, uint8 (height, width, channels), denoised tile by tile."""
     height, width, _ = pixels.shape
     # By reflection to multiples of 4, which the model takes; NumPy repeats it for tiny pictures.
-    padding = [(0, -height % 4), (0, -width % 4), (0, 0)]
-    noisy = np.pad(pixels, padding, mode="reflect" if min(height, width) > 3 else "edge")
+    noisy = np.pad(pixels, [(0, -height % 4), (0, -width % 4), (0, 0)], mode="reflect")
     clean = np.empty_like(noisy)
     for top in range(0, noisy.shape[0], tile):
         for left in range(0, noisy.shape[1], tile):

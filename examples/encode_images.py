@@ -45,11 +45,13 @@ def read_images(path, shape):
     except Exception as error:  # zipfile, zlib and NumPy report a damaged file in many ways
         fail(f"{path} cannot be read: {error}")
     parts = [part for part in ("train", "test") if f"x_{part}" in arrays]
+    shapes = [shape, shape[:2]] if shape[2] == 1 else [shape]
     for part in parts:
         images = arrays[f"x_{part}"]
-        if images.shape[1:] not in (shape, shape[:2]) or images.dtype.kind not in "fu":
+        in_range = images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all()
+        if images.shape[1:] not in shapes or not (images.dtype == np.uint8 or in_range):
             text = f"{path}: x_{part} is {images.dtype} {images.shape}"
-            fail(f"{text}; accepted: uint8, or floats from 0 to 1, of shape (n, {shape})")
+            fail(f"{text}; accepted: uint8, or floats from 0 to 1, each image {shape}")
     if not parts:
         fail(f"{path} has no array x_train or x_test")
     scales = {part: 255 if arrays[f"x_{part}"].dtype.kind == "u" else 1 for part in parts}

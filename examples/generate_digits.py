@@ -40,8 +40,8 @@ def fail(message):
 
 
 def main(options):
-    digits = len(str(options.count))
-    names = [f"sample-{number:0{digits}}.png" for number in range(1, options.count + 1)]
+    width = len(str(options.count))
+    names = [f"sample-{number:0{width}}.png" for number in range(1, options.count + 1)]
     for path in (options.output / name for name in names):
         if path.exists() and not options.force:
             fail(f"{path} exists; --force overwrites it")

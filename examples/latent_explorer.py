@@ -58,10 +58,10 @@ def knots():
 def data_url(tiles):
     """Return tiles (rows, columns, height, width) in [0, 1] as one grey PNG in a data: URL."""
     rows, columns, height, width = tiles.shape
-    mosaic = tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    image_grid = tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
     file = io.BytesIO()
     # Steps of 4 of the 256 greys: not to be seen, and half the size.
-    Image.fromarray(np.uint8(np.clip(np.rint(mosaic * 63.75) * 4, 0, 255))).save(
+    Image.fromarray(np.uint8(np.clip(np.rint(image_grid * 63.75) * 4, 0, 255))).save(
         file, "PNG", optimize=True
     )
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

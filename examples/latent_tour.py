@@ -47,8 +47,8 @@ def draw_interpolation(path, images, labels, codes, decoder):
     axes = figure.add_subplot(
         title="From one test digit to another (the outer columns), decoded on the way"
     )
-    mosaic = tiles.transpose(0, 2, 1, 3).reshape(count * height, columns * width)
-    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=1)
+    image_grid = tiles.transpose(0, 2, 1, 3).reshape(count * height, columns * width)
+    axes.imshow(image_grid, cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
