@@ -7,8 +7,9 @@
     python examples/denoise_pictures.py scan.png more_scans --output clean
 
 Takes pictures and folders of them; writes PNG files of the same names and sizes. The model is fully
-convolutional, so a picture is denoised at its own size, a large one in overlapping tiles. A model
-that was trained on grey images makes all pictures grey.
+convolutional, so a picture is denoised at its own size, a large one in overlapping tiles. It should
+be trained on random crops of such pictures: see pictures_to_npz.py. One that was trained on single
+digits expects borders around them. A model of grey images makes all pictures grey.
 """
 
 import argparse
