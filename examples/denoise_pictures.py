@@ -48,6 +48,8 @@ def find_pictures(paths):
     """Return {file: its name below the path that was given}; hidden files are skipped."""
     found = {}
     for path in paths:
+        if not path.exists():
+            fail(f"{path} does not exist")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             if file == path:
@@ -95,13 +97,16 @@ def main(options):
     for target in targets:
         if target.exists() and not options.force:
             fail(f"{target} exists; --force overwrites it")
+    path = options.model_dir / "model.keras"
+    if not path.is_file():
+        fail(f"{path} does not exist; train the model first, or give --model-dir")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 
     try:
-        model = keras.models.load_model(options.model_dir / "model.keras", compile=False)
+        model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError) as error:
-        fail(f"{options.model_dir / 'model.keras'} cannot be opened: {error}")
+        fail(f"{path} cannot be opened: {error}")
     for path, target in zip(pictures, targets, strict=True):
         try:
             pixels = np.atleast_3d(np.asarray(read_picture(path, model.input_shape[3])))

@@ -66,13 +66,16 @@ def main(options):
         fail(f"{options.output} exists; --force overwrites it")
     if not options.path.is_file():
         fail(f"{options.path} is not a file")
+    path = options.model_dir / "encoder.keras"
+    if not path.is_file():
+        fail(f"{path} does not exist; train the model first, or give --model-dir")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 
     try:
-        encoder = keras.models.load_model(options.model_dir / "encoder.keras", compile=False)
+        encoder = keras.models.load_model(path, compile=False)
     except (OSError, ValueError) as error:
-        fail(f"{options.model_dir / 'encoder.keras'} cannot be opened: {error}")
+        fail(f"{path} cannot be opened: {error}")
     images, labels = read_images(options.path, encoder.input_shape[1:])
     z_mean, z_log_sigma = encoder.predict(images, batch_size=500, verbose=0)
     about = {} if labels is None else {"labels": labels}

@@ -45,13 +45,16 @@ def main(options):
     for path in (options.output / name for name in names):
         if path.exists() and not options.force:
             fail(f"{path} exists; --force overwrites it")
+    path = options.model_dir / "decoder.keras"
+    if not path.is_file():
+        fail(f"{path} does not exist; train the model first, or give --model-dir")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 
     try:
-        decoder = keras.models.load_model(options.model_dir / "decoder.keras", compile=False)
+        decoder = keras.models.load_model(path, compile=False)
     except (OSError, ValueError) as error:
-        fail(f"{options.model_dir / 'decoder.keras'} cannot be opened: {error}")
+        fail(f"{path} cannot be opened: {error}")
     z = np.random.default_rng(options.seed).normal(size=(options.count, *decoder.input_shape[1:]))
     images = np.uint8(np.rint(255 * decoder.predict(z, batch_size=500, verbose=0)))
     options.output.mkdir(parents=True, exist_ok=True)
