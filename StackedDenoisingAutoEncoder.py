@@ -219,10 +219,9 @@ def main(options):
     with set_up(options, len(train)).scope():
         encoder, decoder = build_encoder(train.shape[3]), build_decoder(train.shape[3])
         denoiser = keras.Model(encoder.input, decoder(encoder.output), name="denoiser_logits")
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
         metrics = [keras.metrics.MeanMetricWrapper(psnr, name="psnr")]
         optimizer = ConvMuon(learning_rate(len(train), options), rms_rate=None)
-        denoiser.compile(optimizer, loss, metrics=metrics)
+        denoiser.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), metrics)
     run = fit(denoiser, [encoder, decoder], train, validation, options, noisy_and_clean)
     if not run.is_chief:
         return
@@ -366,6 +365,7 @@ def fit(model, networks, train, validation, options, prepare=lambda images, seed
     callbacks = [run]
     if options.tensorboard and run.is_chief:
         callbacks.append(keras.callbacks.TensorBoard(options.tensorboard, write_graph=False))
+        import tensorboard  # noqa: F401 - if it is missing, fails now rather than after an epoch
     # For several devices, Keras 3.15 needs two overrides:
     model._maybe_symbolic_build = lambda **batch: None  # it cannot take a batch of all replicas
     results = model.get_metrics_result  # it lacks an axis: keras-team/keras issue 20585

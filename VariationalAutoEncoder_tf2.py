@@ -498,6 +498,7 @@ def fit(model, networks, train, validation, options, prepare=lambda images, seed
     callbacks = [run]
     if options.tensorboard and run.is_chief:
         callbacks.append(keras.callbacks.TensorBoard(options.tensorboard, write_graph=False))
+        import tensorboard  # noqa: F401 - if it is missing, fails now rather than after an epoch
     # For several devices, Keras 3.15 needs two overrides:
     model._maybe_symbolic_build = lambda **batch: None  # it cannot take a batch of all replicas
     results = model.get_metrics_result  # it lacks an axis: keras-team/keras issue 20585
