@@ -220,8 +220,8 @@ def main(options):
         encoder, decoder = build_encoder(train.shape[3]), build_decoder(train.shape[3])
         denoiser = keras.Model(encoder.input, decoder(encoder.output), name="denoiser_logits")
         metrics = [keras.metrics.MeanMetricWrapper(psnr, name="psnr")]
-        optimizer = ConvMuon(learning_rate(len(train), options), rms_rate=None)
-        denoiser.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), metrics)
+        muon = ConvMuon(learning_rate(len(train), options), rms_rate=None)
+        denoiser.compile(muon, keras.losses.BinaryCrossentropy(from_logits=True), metrics=metrics)
     run = fit(denoiser, [encoder, decoder], train, validation, options, noisy_and_clean)
     if not run.is_chief:
         return
