@@ -61,15 +61,8 @@ def parse_options(arguments=None):
     add("--resume", action="store_true", help="continue the unfinished run in --model-dir")
     add("--bfloat16", action="store_true", help="mixed precision: compute in bfloat16")
     add("--tensorboard", type=Path, metavar="DIR", help="for TensorBoard's logs")
-    add(
-        "--model-dir",
-        type=Path,
-        default=MODEL_DIR,
-        help=f"for models, records (default: {MODEL_DIR})",
-    )
-    add(
-        "--images-dir", type=Path, default=Path("images"), help="for the pictures (default: images)"
-    )
+    add("--model-dir", type=Path, default=MODEL_DIR, help=f"for the models ({MODEL_DIR})")
+    add("--images-dir", type=Path, default=Path("images"), help="for the pictures (images)")
     options = parser.parse_args(arguments)
     for name, _, low, high, _ in numbers:
         value = vars(options)[name[2:].replace("-", "_")]
