@@ -361,7 +361,7 @@ them corrects.
 
 `python benchmarks/run.py speed`: all trainings, timed alternately in seven rounds of some seconds
 each in one process; medians. Operations are those that TensorFlow's profiler counts in a training
-step; the peak is that of a matrix product of 2048 x 2048 fp32 numbers, timed in the same rounds.
+step, those of the optimizer included; the peak is that of a matrix product of 2048 x 2048 fp32 numbers, timed in the same rounds.
 
 {speed}
 
@@ -388,7 +388,7 @@ Two processes of one thread each on the two cores of one machine, that talk thro
 medians over training steps of `python benchmarks/run.py workers`. The cost of communication is a
 step of two workers less a step of one worker alone with the same share of images; it includes the
 sharing of memory and caches. For models as small as these, a second process on the same machine
-gains little at best and costs time at worst. Several machines are for larger models.
+gains a third at best and halves the speed at worst. Several machines are for larger models.
 
 {workers}
 
