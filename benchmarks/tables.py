@@ -361,7 +361,8 @@ them corrects.
 
 `python benchmarks/run.py speed`: all trainings, timed alternately in seven rounds of some seconds
 each in one process; medians. Operations are those that TensorFlow's profiler counts in a training
-step, those of the optimizer included; the peak is that of a matrix product of 2048 x 2048 fp32 numbers, timed in the same rounds.
+step, those of the optimizer included; the peak is that of a matrix product of 2048 x 2048 fp32
+numbers, timed in the same rounds.
 
 {speed}
 
