@@ -142,4 +142,3 @@ def test_iwae_bound(vae, networks):
     assert found["kl"] == pytest.approx(kl.mean(), abs=1e-4)
     assert found["negative_elbo"] == pytest.approx(kl.mean() - log_p_x.mean(), abs=1e-2)
     assert found["iwae_bound"] == pytest.approx(bound.mean(), abs=1e-2)
-    assert found["iwae_samples"] == 50

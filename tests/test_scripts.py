@@ -87,8 +87,6 @@ def test_history_and_metrics(finished_run):
     if script == VAE:
         assert values["negative_elbo"] == pytest.approx(values["reconstruction"] + values["kl"])
         assert -values["iwae_bound"] < values["negative_elbo"]
-    else:
-        assert {"psnr", "ssim", "mse", "bce", "noisy_psnr", "noisy_ssim"} < set(values)
 
 
 USE = """
