@@ -7,9 +7,9 @@
     python examples/denoise_pictures.py scan.png more_scans --output clean
 
 Takes pictures and folders of them; writes PNG files of the same names and sizes. The model is fully
-convolutional, so a picture is denoised at its own size, a large one in overlapping tiles. It should
-be trained on random crops of such pictures: see pictures_to_npz.py. One that was trained on single
-digits expects borders around them. A model of grey images makes all pictures grey.
+convolutional, so a picture is denoised at its own size, a large one in overlapping tiles; it should
+be trained on random crops of such pictures: see pictures_to_npz.py. A model of grey images makes
+all pictures grey. 50 megapixels in RGB take 1.3 GB of memory.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-TILE = 1024  # pixels a side that are denoised at a time, a multiple of 4
+TILE = 512  # pixels a side that are denoised at a time, a multiple of 4
 MARGIN = 64  # pixels around a tile; a pixel of the output depends on less than that around it
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
@@ -74,17 +74,18 @@ def read_picture(path, channels):
 def denoise(model, pixels, tile=TILE):
     """Return pixels, uint8 (height, width, channels), denoised tile by tile."""
     height, width, _ = pixels.shape
-    # By reflection to multiples of 4, which the model takes; NumPy repeats it for tiny pictures.
-    noisy = np.pad(pixels, [(0, -height % 4), (0, -width % 4), (0, 0)], mode="reflect")
-    clean = np.empty_like(noisy)
-    for top in range(0, noisy.shape[0], tile):
-        for left in range(0, noisy.shape[1], tile):
+    clean = np.empty_like(pixels)
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
             above, before = max(0, top - MARGIN), max(0, left - MARGIN)
-            part = noisy[above : top + tile + MARGIN, before : left + tile + MARGIN]
-            part = np.asarray(model(np.float32(part[np.newaxis]) / 255))[0]
-            part = part[top - above :, left - before :][:tile, :tile]
-            clean[top : top + tile, left : left + tile] = np.rint(255 * part)
-    return clean[:height, :width]
+            part = pixels[above : top + tile + MARGIN, before : left + tile + MARGIN]
+            # By reflection to multiples of 4, which the model takes; it repeats for tiny pictures.
+            sides = [(0, -part.shape[0] % 4), (0, -part.shape[1] % 4), (0, 0)]
+            part = np.pad(part, sides, mode="reflect").astype(np.float32) / 255
+            part = np.asarray(model(part[np.newaxis]))[0, top - above :, left - before :]
+            target = clean[top : top + tile, left : left + tile]
+            target[:] = np.rint(255 * part[: target.shape[0], : target.shape[1]])
+    return clean
 
 
 def main(options):
