@@ -77,24 +77,19 @@ if __name__ == "__main__":
     OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
-with tempfile.TemporaryFile() as messages:  # of native code, shown only if an import fails
-    screen = os.dup(2)
-    os.dup2(messages.fileno(), 2)
-    try:
-        import keras
-        import matplotlib
-        import numpy as np
-        import tensorflow as tf
-        from keras import layers
-        from matplotlib.figure import Figure
+screen, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(null, 2)  # native code writes lines to standard error that mean nothing to a user
+try:
+    import keras
+    import matplotlib
+    import numpy as np
+    import tensorflow as tf
+    from keras import layers
+    from matplotlib.figure import Figure
 
-        tf.config.list_physical_devices()  # starts the drivers, which have messages of their own
-    except BaseException:
-        messages.seek(0)
-        os.write(screen, messages.read())
-        raise
-    finally:
-        os.dup2(screen, 2)
+    tf.config.list_physical_devices()  # starts the drivers, which have messages of their own
+finally:
+    os.dup2(screen, 2)
 
 # ==== End of part 1 ===============================================================================
 
@@ -179,6 +174,11 @@ def kl_to_standard_normal(z_mean, z_log_sigma):
     """
     terms = z_mean**2 + tf.exp(2 * z_log_sigma) - 2 * z_log_sigma - 1
     return 0.5 * tf.reduce_sum(terms, axis=-1)
+
+
+def images_alone(images, seed):
+    """Return a batch of training or evaluation: the images as they are."""
+    return images
 
 
 class VAE(keras.Model):
@@ -290,22 +290,26 @@ def pca_projection(codes):
 
 
 def plot_latent_space(path, codes, labels):
-    """Plot codes (n, latent_dim) as points, one colour for each class."""
+    """Plot codes (n, latent_dim) as points, one colour for each class, named at its median."""
     directions, names, note = pca_projection(codes)
     figure = Figure(figsize=(8, 7), layout="constrained")
-    title = f"z_mean of {len(codes):,} test images{note}"
+    title = f"z_mean of {len(codes):,} test images; the circle has 95 % of the prior's mass{note}"
     axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
     axes.set_aspect("equal", adjustable="datalim")
-    classes = np.unique(labels)
+    radius = math.sqrt(-2 * math.log(0.05))  # |z|^2 is exponential in two dimensions
+    axes.add_patch(matplotlib.patches.Circle((0, 0), radius, fill=False, linestyle="--"))
+    classes, index = np.unique(labels, return_inverse=True)
     few, many = matplotlib.colormaps["tab10"].colors, matplotlib.colormaps["gist_rainbow"]
-    colours = few if len(classes) <= 10 else many(np.linspace(0, 1, len(classes)))
-    for label, colour in zip(classes, colours, strict=False):
-        points = codes[labels == label] @ directions.T
-        # Matplotlib reads $...$ as a formula, and skips a name that begins with "_".
-        name = " " + str(label).replace("$", r"\$")
-        axes.scatter(*points.T, s=8, color=colour, label=name, linewidths=0)
+    colours = np.array(few if len(classes) <= 10 else many(np.linspace(0, 1, len(classes))))
+    order = np.random.default_rng(0).permutation(len(codes))  # so that no class hides the others
+    points = codes @ directions.T
+    axes.scatter(*points[order].T, s=8, color=colours[index[order]], linewidths=0)
     if 1 < len(classes) <= 30:
-        figure.legend(title="class", loc="outside right center", markerscale=3)
+        for number, label in enumerate(classes):
+            middle = np.median(points[index == number], axis=0)
+            name = str(label).replace("$", r"\$")  # Matplotlib reads $...$ as a formula
+            box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colours[number]}
+            axes.text(*middle, name, fontsize=14, ha="center", va="center", bbox=box)
     save(path, figure.savefig)
 
 
@@ -317,7 +321,7 @@ def plot_manifold(path, codes, decoder, side=20):
     z = np.stack([across, up], axis=-1).reshape(-1, 2) @ directions
     tiles = decoder(tf.constant(z, tf.float32)).numpy()
     figure = Figure(figsize=(8, 8.5), layout="constrained")
-    title = f"Decoded points, each for 1/{side**2} of the prior's mass{note}"
+    title = f"Every point decodes to an image (ticks: quantiles of the prior){note}"
     axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
     _, height, width, channels = tiles.shape
     image = tiles.reshape(side, side, height, width, channels).swapaxes(1, 2)
@@ -333,18 +337,20 @@ def plot_manifold(path, codes, decoder, side=20):
 def plot_all(options, encoder, decoder, images, labels, history):
     """Plot the five pictures, from the first test images and the history of the training."""
     folder, images, labels = options.images_dir, images[:5000], labels[:5000]
-    batches = eval_dataset(images, lambda images, seed: images, options.seed, "test")
+    batches = eval_dataset(images, images_alone, options.seed, "test")
     codes = np.concatenate([encoder(batch)[0] for batch in batches])
     plot_latent_space(folder / "vae_latent_space.png", codes, labels)
     plot_manifold(folder / "vae_manifold.png", codes, decoder)
-    rows, names = [images[:16] / 255, decoder(codes[:16])], ["test image", "decoded"]
-    title = "Test images, and their z_mean decoded"
+    rows, names = [images[:10] / 255, decoder(codes[:10])], ["test image", "decoded"]
+    title = f"Each image from its z_mean, {codes.shape[1]} numbers"
     plot_image_rows(folder / "vae_reconstructions.png", title, rows, names)
-    z = tf.random.stateless_normal((5 * 16, codes.shape[1]), stateless_seed(options.seed, "plots"))
-    samples = tf.reshape(decoder(z), (5, 16, *images.shape[1:]))
-    plot_image_rows(folder / "vae_samples.png", "Decoded draws from the prior", samples)
-    names = {"loss": "loss", "reconstruction": "reconstruction", "kl": "KL to the prior"}
-    plot_history(folder / "vae_loss.png", history, names, "nats per image")
+    z = tf.random.stateless_normal((4 * 10, codes.shape[1]), stateless_seed(options.seed, "plots"))
+    samples = tf.reshape(decoder(z), (4, 10, *images.shape[1:]))
+    plot_image_rows(folder / "vae_samples.png", "New images, sampled from the prior", samples)
+    names = {"loss": "negative ELBO" if options.beta == 1 else "loss"}
+    names |= {"reconstruction": "reconstruction", "kl": "KL to the prior"}
+    names = {key: f"{name}, nats per image" for key, name in names.items()}
+    plot_history(folder / "vae_loss.png", history, names)
 
 
 # ---- Main ----------------------------------------------------------------------------------------
@@ -357,8 +363,9 @@ def main(options):
         encoder = build_encoder(train.shape[1:], options.latent_dim)
         logits = build_decoder(train.shape[1:], options.latent_dim, float(train.mean() / 255))
         vae = VAE(encoder, logits, options.beta, options.seed)
-        vae.compile(keras.optimizers.Adam(learning_rate(len(train), options)))
-    run = fit(vae, [encoder, logits], train, validation, options)
+        vae.compile(keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99))
+    validation_dataset = eval_dataset(validation, images_alone, options.seed, "validation")
+    run = fit(vae, [encoder, logits], train, images_alone, validation_dataset, options)
     if not run.is_chief:
         return
     results = evaluate(encoder, logits, test, options.importance_samples, options.seed)
@@ -411,11 +418,9 @@ def read_arrays(source):
             train, test = getattr(keras.datasets, source).load_data()
             return dict(zip(names, (*train, *test), strict=True))
         with np.load(path, allow_pickle=False) as archive:
-            if sum(entry.file_size for entry in archive.zip.infolist()) > 4 * 2**30:
-                raise ValueError("it unpacks to more than 4 GiB")
             return {name: archive[name] for name in names if name in archive.files}
     except Exception as error:  # zipfile, zlib, NumPy and Keras raise many types of errors
-        raise InputError(f"--data {source} cannot be read: {error!r}") from error
+        raise InputError(f"--data {source}: no mnist, fashion_mnist or .npz: {error!r}") from error
 
 
 def check_images(arrays, part, source, shape=None):
@@ -472,10 +477,7 @@ def set_up(options, image_count):
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("mixed_bfloat16" if options.bfloat16 else "float32")
     if "TF_CONFIG" in os.environ:
-        try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
-        except Exception as error:  # TensorFlow reports a wrong TF_CONFIG in many ways
-            raise InputError(f"TF_CONFIG={os.environ['TF_CONFIG']}: {error!r}") from error
+        return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy() if len(devices) > 1 else tf.distribute.get_strategy()
 
@@ -488,7 +490,7 @@ def learning_rate(image_count, options):
     return keras.optimizers.schedules.CosineDecay(start, steps, **warmup)
 
 
-def fit(model, networks, train, validation, options, prepare=lambda images, seed: images):
+def fit(model, networks, train, prepare, validation_dataset, options):
     """Train a compiled model made of `networks`; return the callback with history and seconds."""
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
@@ -498,10 +500,8 @@ def fit(model, networks, train, validation, options, prepare=lambda images, seed
     callbacks = [run]
     if options.tensorboard and run.is_chief:
         callbacks.append(keras.callbacks.TensorBoard(options.tensorboard, write_graph=False))
-        import tensorboard  # noqa: F401 - if it is missing, fails now rather than after an epoch
-    # For several devices, Keras 3.15 needs two overrides:
-    model._maybe_symbolic_build = lambda **batch: None  # it cannot take a batch of all replicas
-    results = model.get_metrics_result  # it lacks an axis: keras-team/keras issue 20585
+    model._maybe_symbolic_build = lambda **batch: None  # fails with several devices in Keras 3.15
+    results = model.get_metrics_result  # lacks an axis then: keras-team/keras issue 20585
     model.get_metrics_result = lambda: {
         name: value[tf.newaxis] if tf.distribute.has_strategy() else value
         for name, value in results().items()
@@ -511,7 +511,7 @@ def fit(model, networks, train, validation, options, prepare=lambda images, seed
         initial_epoch=first_epoch,
         epochs=options.epochs,
         steps_per_epoch=len(train) // options.batch_size,
-        validation_data=eval_dataset(validation, prepare, options.seed, "validation"),
+        validation_data=validation_dataset,
         shuffle=False,  # the batches are in a random order already
         callbacks=callbacks,
         verbose=(1 if sys.stdout.isatty() else 2) if run.is_chief else 0,
@@ -520,7 +520,7 @@ def fit(model, networks, train, validation, options, prepare=lambda images, seed
 
 
 class CheckpointCallback(keras.callbacks.Callback):
-    """Saves the run after every epoch, with its history and the seconds of its training steps."""
+    """Saves the run after every epoch, with its history and the seconds that it has taken."""
 
     def __init__(self, model, networks, images, options):
         super().__init__()
@@ -530,7 +530,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.settings = {k: v for k, v in vars(options).items() if type(v) in (int, float)}
         self.settings |= {"data (CRC-32)": zlib.crc32(images), "model (CRC-32)": zlib.crc32(config)}
         self.parameters = sum(network.count_params() for network in networks)
-        self.record = tf.Variable("")
+        self.record, self.began = tf.Variable(""), time.perf_counter()
         variables = [variable.value for variable in model.weights + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
 
@@ -558,13 +558,9 @@ class CheckpointCallback(keras.callbacks.Callback):
             raise InputError(f"--resume: there is no readable checkpoint in {self.folder}")
         return 0
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.perf_counter()
-
-    def on_test_begin(self, logs=None):  # validation begins, so the training steps are done
-        self.seconds += time.perf_counter() - self.began
-
     def on_epoch_end(self, epoch, logs=None):
+        self.began, began = time.perf_counter(), self.began
+        self.seconds += self.began - began
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
@@ -613,13 +609,13 @@ def plot_image_rows(path, title, rows, names=()):
     save(path, figure.savefig)
 
 
-def plot_history(path, history, titles, unit):
-    """Plot training and validation values by epoch; `titles` maps keys of the history."""
+def plot_history(path, history, titles):
+    """Plot training and validation values by epoch; `titles` names keys of the history."""
     figure = Figure(figsize=(4.5 * len(titles) + 1, 4), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         epochs = range(1, len(history[key]) + 1)
         axes.plot(epochs, history[key], ".-", epochs, history[f"val_{key}"], ".-")
-        axes.set(title=titles[key], xlabel="epoch", ylabel=unit)
+        axes.set(title=titles[key], xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(["training", "validation"])
     save(path, figure.savefig)

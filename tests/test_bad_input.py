@@ -82,21 +82,12 @@ def test_a_bad_file_and_a_folder_from_the_command_line(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"scratch.npz", "photos"}
 
 
-def test_what_unpacks_to_gigabytes(vae, tmp_path):
-    np.savez(tmp_path / "bomb.npz", x_train=GREY)
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "a") as bomb:
-        bomb.filelist[0].file_size = 5 * 2**30  # as its directory then says
-        bomb._didModify = True
-    with pytest.raises(vae.InputError, match=r"bomb\.npz .* more than 4 GiB"):
-        vae.load_images(str(tmp_path / "bomb.npz"), 100)
-
-
 def test_no_network(vae, monkeypatch):
     def fail():
         raise Exception("URL fetch failure on https://example.org")
 
     monkeypatch.setattr(vae.keras.datasets.fashion_mnist, "load_data", fail)
-    with pytest.raises(vae.InputError, match=r"fashion_mnist cannot be read: .*URL fetch"):
+    with pytest.raises(vae.InputError, match=r"fashion_mnist: .*URL fetch"):
         vae.load_images("fashion_mnist", 100)
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, metrics, refused, run, trained
+from conftest import DENOISER, MODELS, ROOT, VAE, metrics, trained
 
 # 309 images, so that a batch is left over. At this learning rate training does not yet amplify the
 # differences in the last bits that another order of additions makes.
@@ -114,10 +114,3 @@ def test_the_replicas_of_the_vae_draw_an_epsilon_each():
     command = [sys.executable, "-c", DRAWS]
     process = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-
-
-def test_a_cluster_that_cannot_be_read(tmp_path):
-    no_such_worker = '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 2}}'
-    for config in ("{", no_such_worker):
-        process = run(VAE, "--limit", 100, cwd=tmp_path, TF_CONFIG=config)
-        refused(process, f"TF_CONFIG={config}: ")

@@ -44,6 +44,34 @@ def test_image_metrics(denoiser):
     np.testing.assert_allclose(denoiser.psnr(clean, logits), found["psnr"], rtol=1e-4)
 
 
+def test_mosaics(denoiser):
+    """Of ten batches one becomes mosaics: four images each, shifted around, with no pixel lost."""
+    images = denoiser.tf.tile(np.arange(9.0).reshape(9, 1, 1, 1), (1, 8, 12, 1))
+    images = denoiser.tf.cast(images, "float32")
+    made = [denoiser.mosaics(images, (0, seed)).numpy() for seed in range(600)]
+    mosaics = np.array([batch for batch in made if batch.shape != images.shape])
+    assert 0.07 < len(mosaics) / len(made) < 0.13 and mosaics.shape[1:] == (2, 16, 24, 1)
+    for first, second in mosaics:
+        values, counts = np.unique(first, return_counts=True)
+        assert list(values) == [0, 2, 4, 6] and set(counts) == {8 * 12}
+        assert list(np.unique(second)) == [1, 3, 5, 7]
+    firsts = {batch[0].tobytes() for batch in mosaics}
+    assert len(firsts) > len(mosaics) / 2  # of 96 shifts
+    assert all(len(denoiser.mosaics(images[:3], (0, seed))) == 3 for seed in range(50))
+
+
+def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
+    """All singular values of the update near 0.2 sqrt(larger side), for a gradient of rank 16."""
+    gradient = RANDOM.normal(size=(3, 3, 8, 16)).astype(np.float32) * np.arange(1, 17)
+    kernel, bias = keras.Variable(np.zeros((3, 3, 8, 16))), keras.Variable(np.zeros(16))
+    optimizer = denoiser.ConvMuon(1.0, rms_rate=None)
+    optimizer.build([kernel, bias])
+    optimizer.apply([gradient, np.full(16, 3.0, np.float32)])
+    values = np.linalg.svd(np.reshape(kernel, (72, 16)), compute_uv=False) / (0.2 * 72**0.5)
+    assert values.min() > 0.6 and values.max() < 1.3
+    np.testing.assert_allclose(bias, -1, rtol=1e-4)  # as Adam's first step
+
+
 def test_ssim_without_variance_is_the_comparison_of_means(denoiser):
     """For flat images of a and b, SSIM is (2ab + c) / (a^2 + b^2 + c) with c = 0.01^2."""
     a, b, c = 0.3, 0.6, 0.01**2
