@@ -9,18 +9,16 @@ that has a line is not measured again; a stopped training continues after its la
 """
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import math
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,9 +28,7 @@ WORK = HERE / "work"  # models and checkpoints; not under version control
 DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
 SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.py"}
 SECONDS = 4  # of each program in a round of the part speed, about
-LONG = ["--epochs", "48"]  # of the VAE's long run
-BUDGETS = (1, 2, 4)  # epochs of shorter runs, for the curve
-BFLOAT16 = " --bfloat16"
+BUDGETS = (["--epochs", "1"], ["--epochs", "2"], ["--epochs", "4"])  # shorter runs
 
 # ---- Results -------------------------------------------------------------------------------------
 
@@ -42,13 +38,10 @@ def machine():
     from importlib.metadata import version
 
     cpu = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpu.read_text().splitlines() if "model name" in line]
-        if cpu.exists()
-        else []
-    )
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0].partition(": ")[2] if names else platform.processor(),
+        "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", os.cpu_count())),
         "python": platform.python_version(),
@@ -57,9 +50,8 @@ def machine():
 
 
 def results():
-    return (
-        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    )
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def is_done(**key):
@@ -108,28 +100,16 @@ def run_script(part, script, seed, *arguments):
     keep(**key, metrics=metrics, process_seconds=seconds, memory=memory, history=history)
 
 
-def ours(options):
-    for seed in options.seeds:
-        for script in SCRIPTS:
-            run_script("ours", script, seed)
+def runs(part, scripts, *argument_lists):
+    """Return the function of a part that runs scripts with each list of arguments."""
 
+    def run(options):
+        for seed in options.seeds:
+            for script in scripts:
+                for arguments in argument_lists:
+                    run_script(part, script, seed, *arguments)
 
-def long(options):
-    for seed in options.seeds:
-        run_script("long", VAE, seed, *LONG)
-
-
-def bfloat16(options):
-    for seed in options.seeds:
-        for script in SCRIPTS:
-            run_script("bfloat16", script, seed, "--epochs", str(BUDGETS[2]), "--bfloat16")
-
-
-def budgets(options):
-    for seed in options.seeds:
-        for script in SCRIPTS:
-            for epochs in BUDGETS:
-                run_script("budgets", script, seed, "--epochs", str(epochs))
+    return run
 
 
 # ---- Baselines ----------------------------------------------------------------------------------
@@ -224,11 +204,7 @@ def parameters(model):
 
 
 def baseline(name, options):
-    """Train on all 60,000 digits by a recipe, with the test metrics after every epoch.
-
-    It differs from the examples in two points: their VAE trains on the test digits, too, and their
-    denoiser gets noise of 0.4 that is drawn once; here it is 0.5, drawn for every epoch.
-    """
+    """Train a baseline on all 60,000 digits, with the test metrics after every epoch."""
     kind, build, rate, batch_size, epochs = BASELINES[name]
     epochs = min(epochs, options.epochs or epochs)  # the rate is constant, so this only ends sooner
     script = load(kind)
@@ -266,10 +242,6 @@ def baseline(name, options):
         metrics |= {"parameters": parameters(model)}
         keep(part="baseline", program=name, seed=seed, metrics=metrics, history=checkpoints.history)
         checkpoints.keep(0)
-
-
-def baseline_part(name):
-    return lambda options: baseline(name, options)
 
 
 # ---- Likelihood of a VAE on the plane ------------------------------------------------------------
@@ -322,91 +294,6 @@ def likelihood(options):
         keep(**key, metrics=found, quadrature=float(quadrature.mean()), binary=on_binary)
 
 
-# ---- Classical denoisers -------------------------------------------------------------------------
-
-
-def classical_denoisers():
-    """Return {name and setting: (function of noisy images (n, 28, 28) and it, values to try)}."""
-    import numpy as np
-    from bm3d import bm3d
-    from skimage import restoration
-    from skimage.filters import median
-    from skimage.morphology import disk
-
-    def one_by_one(denoise):
-        return lambda images, setting: np.stack([denoise(image, setting) for image in images])
-
-    def side_by_side(denoise):
-        """Lay the images out as one square: BM3D takes half a second for each image it is given.
-
-        It may then find similar patches in other digits, too, which is to its advantage.
-        """
-
-        def whole(images, setting):
-            side = math.ceil(math.sqrt(len(images)))
-            square = np.zeros((side * side, 28, 28))
-            square[: len(images)] = images
-            square = square.reshape(side, side, 28, 28).swapaxes(1, 2).reshape(2 * [28 * side])
-            out = denoise(square, setting).reshape(side, 28, side, 28).swapaxes(1, 2)
-            return out.reshape(-1, 28, 28)[: len(images)]
-
-        return whole
-
-    def bilateral(image, sigma):
-        return restoration.denoise_bilateral(image, sigma_color=sigma, sigma_spatial=1.5)
-
-    def non_local_means(image, sigma):
-        settings = {"patch_size": 5, "patch_distance": 6, "h": 0.3 * sigma, "sigma": sigma}
-        return restoration.denoise_nl_means(image, **settings)
-
-    def total_variation(image, weight):
-        return restoration.denoise_tv_chambolle(image, weight=weight)
-
-    return {
-        "median filter, radius": (one_by_one(lambda x, r: median(x, disk(r))), (1, 2, 3)),
-        "bilateral filter, sigma": (one_by_one(bilateral), (0.3, 0.6, 1.2)),
-        "total variation, weight": (one_by_one(total_variation), (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)),
-        "non-local means, sigma": (one_by_one(non_local_means), (0.2, 0.25, 0.3, 0.35, 0.4)),
-        "BM3D, sigma": (side_by_side(bm3d), (0.2, 0.3, 0.4, 0.5, 0.6)),
-    }
-
-
-def classical(options):
-    """Denoise the frozen noisy test digits; the setting is the best on 200 validation digits."""
-    script = load(DENOISER)
-    np = script.np
-    _, validation, test, _ = script.load_images("mnist", 10**9)
-    prepare = prepared(script, DENOISER)
-
-    def mean_metrics(denoise, setting, part, name):
-        batches = script.eval_dataset(part, prepare, 0, name)
-        found = []
-        for noisy, clean in batches.as_numpy_iterator():
-            out = denoise(noisy[..., 0].copy(), setting)[..., np.newaxis]
-            out = np.clip(out, 0, 1).astype(np.float32)
-            found.append(script.image_metrics(clean, out))
-        return {k: float(np.concatenate([f[k] for f in found]).mean()) for k in found[0]}
-
-    for name, (denoise, settings) in classical_denoisers().items():
-        if is_done(part="classical", program=name):
-            continue
-        print(name, flush=True)
-        few = validation[:200]
-        tried = {s: mean_metrics(denoise, s, few, "validation")["psnr"] for s in settings}
-        best = max(tried, key=tried.get)
-        since = time.perf_counter()
-        metrics = mean_metrics(denoise, best, test, "test")
-        rate = len(test) / (time.perf_counter() - since)
-        keep(
-            part="classical",
-            program=name,
-            setting=best,
-            tried=list(tried.items()),
-            metrics=metrics,
-            images_per_second=rate,
-        )
-
-
 # ---- Speed ---------------------------------------------------------------------------------------
 
 
@@ -432,32 +319,6 @@ def programs():
         yield name, script, model, batch_size
 
 
-def programs_in_bfloat16():
-    """Yield our scripts' programs again, as --bfloat16 makes them."""
-    script = load(VAE)
-    script.keras.config.set_dtype_policy("mixed_bfloat16")
-    for name, *program in programs():
-        if name in SCRIPTS:
-            yield name + BFLOAT16, *program
-    script.keras.config.set_dtype_policy("float32")
-
-
-def floating_point_operations(tf, model, batch):
-    """Return the floating-point operations of a training step, by TensorFlow's profiler."""
-    profiler = tf.compat.v1.profiler
-    settings = profiler.ProfileOptionBuilder.float_operation() | {"output": "none"}
-    step = tf.function(model.train_step, autograph=False).get_concrete_function(batch)
-    return profiler.profile(step.graph, options=settings).total_float_ops
-
-
-def matmul_rate(tf, side=2048):
-    """Return the floating-point operations a second of one large fp32 matrix product."""
-    matrix = tf.ones((side, side))
-    since = time.perf_counter()
-    tf.matmul(matrix, matrix).numpy()
-    return 2 * side**3 / (time.perf_counter() - since)
-
-
 def timed(model, batches, steps):
     """Return the seconds of so many training steps."""
     since = time.perf_counter()
@@ -465,101 +326,43 @@ def timed(model, batches, steps):
     return time.perf_counter() - since
 
 
-def endless(script, kind, images, batch_size):
-    """Return the batches of a training that does not end."""
-    run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10)
-    return script.train_dataset(images, prepared(script, kind), run).repeat()
-
-
 def speed(options):
-    """Time our scripts, in float32 and bfloat16, alternately with the baselines, seven rounds."""
+    """Time our scripts alternately with the baselines, seven rounds."""
     if is_done(part="speed"):
         return
     made = []
-    for name, script, model, batch_size in [*programs(), *programs_in_bfloat16()]:
-        kind = BASELINES[name][0] if name in BASELINES else name.removesuffix(BFLOAT16)
-        batches = endless(script, kind, script.load_images("mnist", 10**9)[0], batch_size)
-        operations = floating_point_operations(script.tf, model, next(iter(batches))) / batch_size
+    for name, script, model, batch_size in programs():
+        kind = BASELINES[name][0] if name in BASELINES else name
+        run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10)
+        train = script.load_images("mnist", 10**9)[0]
+        batches = script.train_dataset(train, prepared(script, kind), run).repeat()
         timed(model, batches, 10)  # traces and warms up
         steps = math.ceil(10 * SECONDS / timed(model, batches, 10))
-        made.append((name, script.tf, model, batches, batch_size, steps, operations, []))
-    peaks = []
+        made.append((name, model, batches, batch_size, steps, []))
     for number in range(7):
         print(f"round {number + 1} of 7", flush=True)
-        for _, tf, model, batches, batch_size, steps, _, rates in made:
-            peaks.append(matmul_rate(tf))
+        for _, model, batches, batch_size, steps, rates in made:
             rates.append(steps * batch_size / timed(model, batches, steps))
-    peak = statistics.median(peaks)
-    for name, _, model, _, _, _, operations, rates in made:
+    for name, model, *_, rates in made:
         rate = statistics.median(rates)
-        keep(
-            part="speed",
-            program=name,
-            images_per_second=rate,
-            rates=rates,
-            peak=peak,
-            operations_per_image=operations,
-            share_of_peak=rate * operations / peak,
-            parameters=parameters(model),
-        )
-
-
-# ---- Several workers -----------------------------------------------------------------------------
-
-
-def free_addresses(count):
-    """Return so many addresses of this machine with ports that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-
-
-def step_milliseconds(script, batch_size, count):
-    """Return the median time of a script's training step by so many workers of one thread."""
-    hosts = free_addresses(count)
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, HERE / "steps.py", SCRIPTS[script], "--limit", "6400"]
-        command += ["--epochs", "2", "--batch-size", str(batch_size)]
-        command += ["--model-dir", folder, "--images-dir", folder]
-        processes = []
-        for index in range(count):
-            config = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
-            threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-            environment = {**os.environ, **threads, "TF_CONFIG": json.dumps(config)}
-            processes.append(
-                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-            )
-        said = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        sys.exit(f"error: a worker of {script} failed")
-    return float(said[0].splitlines()[-1])
-
-
-def workers(options):
-    """Time training steps of one and of two workers of one thread each."""
-    for script in SCRIPTS:
-        for batch_size, count in ((64, 1), (64, 2), (128, 2), (32, 1)):
-            key = {"part": "workers", "program": script, "batch_size": batch_size, "workers": count}
-            if not is_done(**key):
-                keep(**key, milliseconds=step_milliseconds(script, batch_size, count))
+        size = parameters(model)
+        keep(part="speed", program=name, images_per_second=rate, rates=rates, parameters=size)
 
 
 # ---- Command line --------------------------------------------------------------------------------
 
 PARTS = {
-    "ours": (ours, "default runs of both scripts: about 6 minutes a seed"),
-    "long": (long, "long runs of the VAE: about 12 minutes a seed"),
-    "bfloat16": (bfloat16, "runs of 4 epochs with --bfloat16: about 3 minutes a seed"),
-    "budgets": (budgets, "runs of fewer epochs, for the curve: about 6 minutes a seed"),
-    "keras-vae": (baseline_part("keras-vae"), "30 epochs: about 10 minutes a seed"),
-    "keras-denoiser": (baseline_part("keras-denoiser"), "100 epochs: about half an hour a seed"),
-    "older-denoiser": (baseline_part("older-denoiser"), "25 epochs: about an hour a seed"),
+    "ours": (runs("ours", SCRIPTS, []), "default runs of both scripts: about 6 minutes a seed"),
+    "long": (runs("long", [VAE], ["--epochs", "48"]), "long runs of the VAE: 12 minutes a seed"),
+    "budgets": (runs("budgets", SCRIPTS, *BUDGETS), "shorter runs: about 6 minutes a seed"),
+    "keras-vae": (partial(baseline, "keras-vae"), "30 epochs: about 10 minutes a seed"),
+    "keras-denoiser": (
+        partial(baseline, "keras-denoiser"),
+        "100 epochs: about half an hour a seed",
+    ),
+    "older-denoiser": (partial(baseline, "older-denoiser"), "25 epochs: about an hour a seed"),
     "likelihood": (likelihood, "IWAE bound, quadrature, binary digits: 3 minutes a model"),
-    "classical": (classical, "classical denoisers on the test digits: about 10 minutes"),
     "speed": (speed, "all trainings, timed alternately: about 5 minutes"),
-    "workers": (workers, "one and two workers of one thread each: about 8 minutes"),
 }
 
 
