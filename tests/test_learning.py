@@ -1,15 +1,18 @@
 """Models that have learned something: their metrics, and the examples that use them."""
 
+import ast
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, trained, worked
+from conftest import DENOISER, MODELS, ROOT, VAE, example, trained, worked
 from PIL import Image
 
 EXTENT = 4.2  # of the plane that the explorer shows, each way from 0
@@ -57,6 +60,46 @@ def test_the_vae_models_digits(vae, learned):
     assert values["negative_elbo"] < 165  # 156.9 was seen here, and 181.9 with a slower recipe
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_the_python_of_the_readme_opens_the_models(learned, backend):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code += "assert clean.shape == (10, 28, 28, 1) and new_digits.std() > 0\n"
+    code += f"assert keras.backend.backend() == '{backend}'"
+    code = code.replace('"data/', f'"{ROOT}/data/')
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, cwd=learned, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+def test_exported_models_give_what_keras_gives(learned):
+    import keras
+    import onnxruntime
+    from ai_edge_litert.interpreter import Interpreter
+
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "examples/README.md").read_text(), re.S)
+    command = [sys.executable, "-c", code + "print(models)"]
+    process = subprocess.run(command, cwd=learned, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    for name, path in ast.literal_eval(process.stdout.splitlines()[-1]).items():
+        model = keras.models.load_model(learned / "models" / f"{path}.keras")
+        shape = [28 if side is None else side for side in model.input_shape[1:]]
+        x = np.random.default_rng(0).random((3, *shape)).astype(np.float32)
+        expected = model(x) if isinstance(model.output, list) else [model(x)]
+        session = onnxruntime.InferenceSession(learned / f"{name}.onnx")
+        by_onnx = session.run(None, {session.get_inputs()[0].name: x})
+        lite = Interpreter(str(learned / f"{name}.tflite"))
+        at = lite.get_input_details()[0]["index"]
+        lite.resize_tensor_input(at, x.shape)
+        lite.allocate_tensors()
+        lite.set_tensor(at, x)
+        lite.invoke()
+        by_lite = [lite.get_tensor(each["index"]) for each in lite.get_output_details()]
+        for wanted in expected:
+            for found in (by_onnx, by_lite):
+                assert min(np.abs(each - wanted).max() for each in found) < 1e-4
+
+
 def test_examples_import_nothing_of_the_project():
     text = "".join(path.read_text() for path in (ROOT / "examples").glob("*.py"))
     assert not re.search("sys.path|import (Stacked|Variational)|from (Stacked|Variational)", text)
@@ -97,30 +140,48 @@ def test_latent_tour(models, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def page(models, tmp_path_factory):
-    """The explorer's page in a browser without a network; and the messages of its console."""
+def browser():
     if BROWSER is None:
         pytest.skip("no Chromium on this machine, and .ci/run could not install one")
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = tmp_path_factory.mktemp("page") / "explorer é.html"
-    worked("latent_explorer", "--model-dir", models / "vae", "--output", path, cwd=path.parent)
-    assert path.stat().st_size < 3e6
     quiet = ["quic", "background-networking", "component-update", "sync", "gpu"]
     flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{each}" for each in quiet)]
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
-        context = browser.new_context(
-            viewport={"width": 1100, "height": 900}, offline=True, has_touch=True
-        )
-        page = context.new_page()
-        page.messages, page.requests = [], []
-        page.on("console", lambda message: page.messages.append(message.text))
-        page.on("pageerror", lambda error: page.messages.append(str(error)))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("body[data-ready]")
-        yield page
+        yield browser
         browser.close()
+
+
+def opened(browser, path):
+    """Return the page of a file in a browser without a network, with what its console says."""
+    assert path.stat().st_size < 3e6
+    window = {"width": 1100, "height": 900}
+    page = browser.new_context(viewport=window, offline=True, has_touch=True).new_page()
+    page.messages, page.requests = [], []
+    page.on("console", lambda message: page.messages.append(message.text))
+    page.on("pageerror", lambda error: page.messages.append(str(error)))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    return page
+
+
+def fits_a_phone_in_the_dark(page):
+    """Assert that, and that the page has neither asked the network nor said anything."""
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 24)"
+    assert page.messages == []
+    assert all(url.startswith(("file:", "data:")) for url in page.requests)
+
+
+@pytest.fixture(scope="module")
+def page(browser, models, tmp_path_factory):
+    """The explorer of the latent plane."""
+    path = tmp_path_factory.mktemp("page") / "explorer é.html"
+    worked("latent_explorer", "--model-dir", models / "vae", "--output", path, cwd=path.parent)
+    return opened(browser, path)
 
 
 def canvas(page, name):
@@ -187,9 +248,82 @@ def test_keys_and_fingers_in_the_dark_without_a_network(page):
     box = page.locator("#plane").bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert position(page) == pytest.approx((0, 0), abs=0.02)
-    page.emulate_media(color_scheme="dark")
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 24)"
-    assert page.messages == []
-    assert all(url.startswith(("file:", "data:")) for url in page.requests)
+    fits_a_phone_in_the_dark(page)
+
+
+def test_the_denoiser_runs_in_the_browser(browser, models, tmp_path):
+    """What it makes of given noisy digits is the model's; and it follows what a person does."""
+    import keras
+
+    worked("denoiser_page", "--model-dir", models / "denoiser", "--output", "é.html", cwd=tmp_path)
+    page = opened(browser, tmp_path / "é.html")
+    with np.load(ROOT / "data" / "mnist.npz") as arrays:
+        digits = arrays["x_test"][:20] / 255
+    noisy = np.clip(digits + np.random.default_rng(0).normal(0, 0.5, digits.shape), 0, 1)
+    expected = keras.models.load_model(models / "denoiser/model.keras")(noisy[..., None])
+    for image, wanted in zip(noisy, expected, strict=True):
+        found = page.evaluate("x => Array.from(denoise(x))", image.ravel().tolist())
+        assert np.abs(np.reshape(found, (28, 28, 1)) - wanted).max() < 0.01
+    code = "x => { const t = performance.now(); for (let i = 0; i < 20; i++) denoise(x); return "
+    code += "(performance.now() - t) / 20; }"
+    assert min(page.evaluate(code, noisy[0].ravel().tolist()) for _ in range(3)) < 100  # ms
+
+    def changes(act, *names):
+        before = {name: canvas(page, name) for name in ("pad", "noisy", "denoised")}
+        act()
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        after = {name: (canvas(page, name) != image).any() for name, image in before.items()}
+        assert {name for name, changed in after.items() if changed} == set(names)
+
+    changes(lambda: page.get_by_role("button", name="Test digit 2, a 2").click(),
+            "pad", "noisy", "denoised")  # fmt: skip
+    changes(lambda: page.keyboard.press("n"), "noisy", "denoised")
+    changes(lambda: page.locator("#noise").fill("0.2"), "noisy", "denoised")
+    changes(lambda: page.keyboard.press("c"), "pad", "noisy", "denoised")
+    box = page.locator("#pad").bounding_box()
+    x, y, size = box["x"], box["y"], box["width"]
+
+    def draw():
+        page.mouse.move(x + size / 2, y + size / 4)
+        page.mouse.down()
+        page.mouse.move(x + size / 2, y + 3 * size / 4, steps=5)
+        page.mouse.up()
+
+    changes(draw, "pad", "noisy", "denoised")
+    pad = canvas(page, "pad")
+    assert pad[7:21, 13:15].min() > 150 and pad[:, :10].max() == 0
+    tap = lambda: page.touchscreen.tap(x + size / 5, y + size / 5)  # noqa: E731
+    changes(tap, "pad", "noisy", "denoised")
+    assert "denoised" in page.locator("#result").inner_text()
+    fits_a_phone_in_the_dark(page)
+
+
+def test_a_layer_that_the_page_cannot_run(tmp_path):
+    import keras
+
+    image = keras.Input((28, 28, 1))
+    keras.Model(image, keras.layers.MaxPooling2D(2)(image)).save(tmp_path / "model.keras")
+    process = example("denoiser_page", "--model-dir", ".", "--output", "x.html", cwd=tmp_path)
+    assert process.returncode == 2 and "a MaxPooling2D with" in process.stderr
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_denoise_page(models, tmp_path):
+    words = ["--model-dir", models / "denoiser", "--images-dir", tmp_path / "new"]
+    noisy, denoised = re.findall(r": (.*) dB", worked("denoise_page", *words, cwd=tmp_path))
+    assert float(noisy) == pytest.approx(9.4, abs=0.1)
+    assert float(denoised) > 17  # 12 where no training batch was of mosaics
+    with Image.open(tmp_path / "new" / "denoised_page.png") as picture:
+        assert min(picture.size) > 390
+
+
+def test_odd_ones_out(models, tmp_path):
+    words = ["--limit", 300, "--model-dir", models, "--images-dir", tmp_path / "new"]
+    printed = worked("odd_ones_out", *words, cwd=tmp_path)
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) % \|$", printed, re.M)
+    assert len(rows) >= 18
+    areas = {(kind, score): float(area) for kind, score, area, *_ in rows}
+    assert all(areas["noise of the same histogram", name] > 0.99 for name in
+               ("VAE, negative ELBO", "denoiser, squared error", "PCA, 50 components"))  # fmt: skip
+    assert 0.6 < areas["turned by 90 degrees", "VAE, negative ELBO"] < 1
+    assert (tmp_path / "new" / "odd_ones_out.png").stat().st_size > 10000
