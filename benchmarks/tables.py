@@ -86,10 +86,10 @@ def metrics_table(kind):
 
 
 def likelihood_table():
-    """Return the table of the bounds of log p(x), of the integral, and of binary digits."""
-    rows = []
+    rows = []  # the bounds of log p(x), the integral, and the bounds of binary digits
     for part, name in (("ours", "default run"), ("long", "long run")):
-        lines = [line for line in picked("likelihood") if line["of"] == part]
+        if not (lines := [line for line in picked("likelihood") if line["of"] == part]):
+            continue
         of_grey, of_binary = ([line[key] for line in lines] for key in ("metrics", "binary"))
         cells = [
             mean([m["negative_elbo"] for m in of_grey], 2),

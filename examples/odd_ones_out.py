@@ -131,7 +131,8 @@ def other_images(digits):
         "mirrored": digits[:, :, ::-1],
         "noise of the same histogram": order.permuted(digits.ravel()).reshape(digits.shape),
     }
-    if (Path.home() / ".keras/datasets/fashion-mnist").is_dir():
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    if (home / "datasets/fashion-mnist").is_dir():
         import keras
 
         clothes = keras.datasets.fashion_mnist.load_data()[1][0][: len(digits)]
@@ -156,7 +157,7 @@ def plot(path, digits, labels, scores):
     """Draw the 40 oddest digits, and 40 from the middle of the scores, with their labels."""
     order = np.argsort(-scores)
     middle = len(order) // 2
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    figure = Figure(figsize=(11, 4.7), layout="constrained")
     halves = figure.subfigures(1, 2)
     for half, title, chosen in (
         (halves[0], "The 40 least likely test digits", order[:40]),
