@@ -1,8 +1,6 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = [
-#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
-# ]
+# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4"]
 # ///
 """Variational autoencoder (VAE): encodes images as points of a latent plane, and decodes points.
 
@@ -32,39 +30,59 @@ import time
 import zlib
 from pathlib import Path
 
-# ---- Options -------------------------------------------------------------------------------------
-
-MODEL_DIR = Path("models/vae")
-NUMBERS = [  # option, default, minimum, maximum, help
-    ("--epochs", 10, 1, 10**4, "passes over the training images"),
-    ("--batch-size", 64, 1, 10**6, "images in a training step"),
-    ("--learning-rate", 4e-3, 1e-9, 10.0, "peak learning rate (linear warm-up, cosine decay)"),
-    ("--latent-dim", 2, 2, 1000, "dimensions of z"),
-    ("--beta", 1.0, 0.0, 1e6, "weight of the KL term in the loss"),
-    ("--importance-samples", 50, 1, 10**5, "draws of z per test image for the IWAE bound"),
+MODEL_DIR, DECIMALS = Path("models/vae"), 2  # DECIMALS of results as they are printed
+NUMBERS = [  # group, option, default, minimum, maximum, help
+    ("training", "--epochs", 10, 1, 10**4, "passes over the training images"),
+    ("training", "--batch-size", 64, 1, 10**6, "images in a training step"),
+    ("training", "--learning-rate", 4e-3, 1e-9, 10.0, "peak rate (linear warm-up, cosine decay)"),
+    ("model", "--latent-dim", 2, 2, 1000, "dimensions of z"),
+    ("model", "--beta", 1.0, 0.0, 1e6, "weight of the KL term in the loss"),
+    (
+        "output",
+        "--importance-samples",
+        50,
+        1,
+        10**5,
+        "draws of z per test image for the IWAE bound",
+    ),
 ]
+METRICS = [  # name, unit, which way is better, what the default runs of three seeds gave
+    ("negative_elbo", "nats", "lower is better", "135.71 ± 0.22"),
+    ("reconstruction", "nats", "lower is better", "128.52 ± 0.18"),
+    ("kl", "nats", "", "7.19 ± 0.04"),
+    ("iwae_bound", "nats", "higher is better", "-133.59 ± 0.15"),
+]
+CURVES = {  # by epoch
+    "loss": "negative ELBO (if beta = 1), nats per image",
+    "reconstruction": "reconstruction, nats per image",
+    "kl": "KL to the prior, nats per image",
+}
 
 # ==== Shared by both scripts, part 1 of 2: options and imports ====================================
 
 
 def parse_options(arguments=None):
     """Return the options of the command line; `--help` and mistakes end the script here."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    description, examples, *_ = __doc__.split("\n\n")
+    settings = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = argparse.ArgumentParser(None, None, description, f"examples:\n{examples}", **settings)
     parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
-    add = parser.add_argument
-    add("--data", default="mnist", metavar="FILE", help="mnist, fashion_mnist or an .npz file")
-    limit = ("--limit", 10**9, 10, 10**9, "training images to use, from the first on")
-    numbers = [*NUMBERS, limit, ("--seed", 0, 0, 2**31 - 1, "seed of all random numbers")]
-    for name, default, low, high, text in numbers:
+    parser.add_argument("--version", action="version", version="1.0.0")
+    groups = ("data", "model", "training", "output", "hardware")
+    add = {name: parser.add_argument_group(name).add_argument for name in groups}
+    add["data"]("--data", default="mnist", metavar="FILE", help="mnist, fashion_mnist or FILE.npz")
+    limit = ("data", "--limit", 10**9, 10, 10**9, "training images to use, from the first on")
+    numbers = [*NUMBERS, limit, ("training", "--seed", 0, 0, 2**31 - 1, "random seed")]
+    for group, name, default, low, high, text in numbers:
         text = f"{text}, {low:,} to {high:,} (default: {default:,})"
-        add(name, type=type(default), default=default, metavar="N", help=text)
-    add("--resume", action="store_true", help="continue the unfinished run in --model-dir")
-    add("--bfloat16", action="store_true", help="mixed precision: compute in bfloat16")
-    add("--tensorboard", type=Path, metavar="DIR", help="for TensorBoard's logs")
-    add("--model-dir", type=Path, default=MODEL_DIR, help=f"for the models ({MODEL_DIR})")
-    add("--images-dir", type=Path, default=Path("images"), help="for the pictures (images)")
+        add[group](name, type=type(default), default=default, metavar="N", help=text)
+    add["training"]("--resume", action="store_true", help="continue the run in --model-dir")
+    add["hardware"]("--bfloat16", action="store_true", help="mixed precision, in bfloat16")
+    folder = {"type": Path, "metavar": "DIR"}
+    add["output"]("--model-dir", default=MODEL_DIR, help=f"models (default: {MODEL_DIR})", **folder)
+    add["output"]("--images-dir", default="images", help="pictures (default: images)", **folder)
     options = parser.parse_args(arguments)
-    for name, _, low, high, _ in numbers:
+    for _, name, _, low, high, _ in numbers:
         value = vars(options)[name[2:].replace("-", "_")]
         if not low <= value <= high:
             parser.error(f"{name} {value}: accepted: {low:,} to {high:,}")
@@ -158,11 +176,8 @@ def bernoulli_negative_log_likelihood(images, logits):
     """Return -log p(x|z) in nats, summed over pixels, for independent Bernoulli pixels.
 
     With p = sigmoid(logit), x log p + (1 - x) log(1 - p) = x * logit - softplus(logit). A grey x in
-    [0, 1] counts as the mean of its random binarizations to 0 and 1.
-
-    Args:
-        images: (..., height, width, channels), in [0, 1].
-        logits: of the same shape, or one that broadcasts with it.
+    [0, 1] counts as the mean of its random binarizations to 0 and 1. The shape of both is (...,
+    height, width, channels).
     """
     return tf.reduce_sum(tf.nn.softplus(logits) - images * logits, axis=(-3, -2, -1))
 
@@ -176,20 +191,8 @@ def kl_to_standard_normal(z_mean, z_log_sigma):
     return 0.5 * tf.reduce_sum(terms, axis=-1)
 
 
-def images_alone(images, seed):
-    """Return a batch of training or evaluation: the images as they are."""
-    return images
-
-
 class VAE(keras.Model):
-    """An encoder and a decoder, trained together by the loss at the top of the file.
-
-    Args:
-        encoder: a model from images to [z_mean, z_log_sigma].
-        decoder: a model from z to the logits of the pixels.
-        beta: weight of the KL term.
-        seed: decides epsilon, together with the step and the replica.
-    """
+    """An encoder and a decoder of logits, trained together by the loss at the top of the file."""
 
     def __init__(self, encoder, decoder, beta=1.0, seed=0):
         super().__init__()
@@ -223,8 +226,9 @@ class VAE(keras.Model):
         with tf.GradientTape() as tape:
             losses = self.loss_terms(images, seed, training=True)
             loss = tf.reduce_mean(losses[0]) / replicas  # the optimizer sums over the replicas
-        variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self.optimizer.apply(
+            tape.gradient(loss, self.trainable_variables), self.trainable_variables
+        )
         return self.update_trackers(losses)
 
     def test_step(self, images):  # the same epsilon in every epoch
@@ -232,7 +236,7 @@ class VAE(keras.Model):
         return self.update_trackers(self.loss_terms(images, seed, training=False))
 
 
-# ---- Evaluation ----------------------------------------------------------------------------------
+# ---- Evaluation and plots ------------------------------------------------------------------------
 
 
 def log_normal_density(x, mean=0.0, log_sigma=0.0):
@@ -273,9 +277,6 @@ def evaluate(encoder, decoder, images, samples=50, seed=0):
     return {**elbo, "iwae_bound": bound, "iwae_samples": samples}
 
 
-# ---- Plots ---------------------------------------------------------------------------------------
-
-
 def pca_projection(codes):
     """Return the plane to plot: two directions (2, latent_dim), axis labels, a note for titles.
 
@@ -299,17 +300,15 @@ def plot_latent_space(path, codes, labels):
     radius = math.sqrt(-2 * math.log(0.05))  # |z|^2 is exponential in two dimensions
     axes.add_patch(matplotlib.patches.Circle((0, 0), radius, fill=False, linestyle="--"))
     classes, index = np.unique(labels, return_inverse=True)
-    few, many = matplotlib.colormaps["tab10"].colors, matplotlib.colormaps["gist_rainbow"]
-    colours = np.array(few if len(classes) <= 10 else many(np.linspace(0, 1, len(classes))))
+    colours = np.array(matplotlib.colormaps["tab10"].colors)[np.arange(len(classes)) % 10]
     order = np.random.default_rng(0).permutation(len(codes))  # so that no class hides the others
     points = codes @ directions.T
     axes.scatter(*points[order].T, s=8, color=colours[index[order]], linewidths=0)
-    if 1 < len(classes) <= 30:
-        for number, label in enumerate(classes):
-            middle = np.median(points[index == number], axis=0)
-            name = str(label).replace("$", r"\$")  # Matplotlib reads $...$ as a formula
-            box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colours[number]}
-            axes.text(*middle, name, fontsize=14, ha="center", va="center", bbox=box)
+    for number, label in enumerate(classes if 1 < len(classes) <= 30 else ()):
+        middle = np.median(points[index == number], axis=0)
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colours[number]}
+        style = {"fontsize": 14, "ha": "center", "va": "center", "parse_math": False}
+        axes.text(*middle, label, bbox=box, **style)
     save(path, figure.savefig)
 
 
@@ -337,7 +336,7 @@ def plot_manifold(path, codes, decoder, side=20):
 def plot_all(options, encoder, decoder, images, labels, history):
     """Plot the five pictures, from the first test images and the history of the training."""
     folder, images, labels = options.images_dir, images[:5000], labels[:5000]
-    batches = eval_dataset(images, images_alone, options.seed, "test")
+    batches = eval_dataset(images, None, options.seed, "test")
     codes = np.concatenate([encoder(batch)[0] for batch in batches])
     plot_latent_space(folder / "vae_latent_space.png", codes, labels)
     plot_manifold(folder / "vae_manifold.png", codes, decoder)
@@ -347,10 +346,7 @@ def plot_all(options, encoder, decoder, images, labels, history):
     z = tf.random.stateless_normal((4 * 10, codes.shape[1]), stateless_seed(options.seed, "plots"))
     samples = tf.reshape(decoder(z), (4, 10, *images.shape[1:]))
     plot_image_rows(folder / "vae_samples.png", "New images, sampled from the prior", samples)
-    names = {"loss": "negative ELBO" if options.beta == 1 else "loss"}
-    names |= {"reconstruction": "reconstruction", "kl": "KL to the prior"}
-    names = {key: f"{name}, nats per image" for key, name in names.items()}
-    plot_history(folder / "vae_loss.png", history, names)
+    plot_history(folder / "vae_loss.png", history)
 
 
 # ---- Main ----------------------------------------------------------------------------------------
@@ -358,31 +354,31 @@ def plot_all(options, encoder, decoder, images, labels, history):
 
 def main(options):
     """Load the images; build, fit and evaluate the VAE; save the models; plot."""
-    train, validation, test, test_labels = load_images(options.data, options.limit)
+    *parts, test_labels = load_images(options.data, options.limit)
+    train, validation, test = parts
     with set_up(options, len(train)).scope():
         encoder = build_encoder(train.shape[1:], options.latent_dim)
         logits = build_decoder(train.shape[1:], options.latent_dim, float(train.mean() / 255))
         vae = VAE(encoder, logits, options.beta, options.seed)
         vae.compile(keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99))
-    validation_dataset = eval_dataset(validation, images_alone, options.seed, "validation")
-    run = fit(vae, [encoder, logits], train, images_alone, validation_dataset, options)
+    validation_dataset = eval_dataset(validation, None, options.seed, "validation")
+    run = fit(vae, [encoder, logits], parts, None, validation_dataset, options)
     if not run.is_chief:
         return
     results = evaluate(encoder, logits, test, options.importance_samples, options.seed)
-    print(f"\nmeans over {len(test):,} test images, in nats; trained in {run.seconds:.0f} s")
-    for name in ("negative_elbo", "reconstruction", "kl", "iwae_bound"):
-        print(f"  {name.replace('_', ' '):<16} {results[name]:9.2f}")
     probabilities = layers.Activation("sigmoid", dtype="float32")(logits.output)
     decoder = keras.Model(logits.input, probabilities, name="decoder")
     save(options.model_dir / "encoder.keras", encoder.save)
     save(options.model_dir / "decoder.keras", decoder.save)
+    report(options, results, run)
     plot_all(options, encoder, decoder, test, test_labels, run.history)
-    save_records(options, results, run)
+    run.keep(0)
+    print(f"See {options.images_dir}/vae_manifold.png first. To generate images as files:")
+    print(f"python examples/generate_digits.py --output DIR --model-dir {options.model_dir}")
 
 
 # ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ==============
 
-ACCEPTED = "accepted: (n, height, width) or (..., 1 or 3), uint8 or 0 to 1, n >= 20, sides 8 to 256"
 matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
@@ -435,7 +431,8 @@ def check_images(arrays, part, source, shape=None):
     fits = 8 <= min(sides) <= max(sides) <= 256 and channels in (1, 3) and count == len(labels)
     fits = fits and (count >= 20 if shape is None else count and images.shape[1:] == shape)
     if not fits or images.dtype != np.uint8:
-        raise InputError(f"{found}; {ACCEPTED}; as many labels, and x_test of the same size")
+        accepted = "(n, height, width) or (..., 1 or 3), uint8 or 0 to 1, n >= 20, sides 8 to 256"
+        raise InputError(f"{found}; accepted: {accepted}, as many labels, x_test of the same size")
     return images, labels
 
 
@@ -452,7 +449,7 @@ def eval_dataset(images, prepare, seed, purpose, batch_size=None, order=None, fi
 
     def one_batch(step, indices):
         batch = tf.cast(tf.gather(stored, indices), tf.float32) / 255
-        return prepare(batch, stateless_seed(seed, purpose, step))
+        return prepare(batch, stateless_seed(seed, purpose, step)) if prepare else batch
 
     indices = tf.data.Dataset.from_tensor_slices(np.arange(len(images)) if order is None else order)
     settings = tf.data.Options()
@@ -479,6 +476,7 @@ def set_up(options, image_count):
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    print("training on", ", ".join(device.name.split(":", 1)[1] for device in devices))
     return tf.distribute.MirroredStrategy() if len(devices) > 1 else tf.distribute.get_strategy()
 
 
@@ -490,21 +488,22 @@ def learning_rate(image_count, options):
     return keras.optimizers.schedules.CosineDecay(start, steps, **warmup)
 
 
-def fit(model, networks, train, prepare, validation_dataset, options):
+def fit(model, networks, parts, prepare, validation_dataset, options):
     """Train a compiled model made of `networks`; return the callback with history and seconds."""
+    train, validation, test = parts
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
     run = CheckpointCallback(model, networks, train, options)
     first_epoch = run.restore(options.resume)
     run.folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after an epoch
-    callbacks = [run]
-    if options.tensorboard and run.is_chief:
-        callbacks.append(keras.callbacks.TensorBoard(options.tensorboard, write_graph=False))
+    if run.is_chief:
+        counts = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
+        print(f"images {train.shape[1:]}: {counts}; {run.parameters:,} parameters")
+        print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
     model._maybe_symbolic_build = lambda **batch: None  # fails with several devices in Keras 3.15
-    results = model.get_metrics_result  # lacks an axis then: keras-team/keras issue 20585
+    results, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
     model.get_metrics_result = lambda: {
-        name: value[tf.newaxis] if tf.distribute.has_strategy() else value
-        for name, value in results().items()
+        k: v[None] if several() else v for k, v in results().items()
     }
     model.fit(
         train_dataset(train, prepare, options, first_epoch),
@@ -513,8 +512,8 @@ def fit(model, networks, train, prepare, validation_dataset, options):
         steps_per_epoch=len(train) // options.batch_size,
         validation_data=validation_dataset,
         shuffle=False,  # the batches are in a random order already
-        callbacks=callbacks,
-        verbose=(1 if sys.stdout.isatty() else 2) if run.is_chief else 0,
+        callbacks=[run],
+        verbose=int(run.is_chief and sys.stdout.isatty()),
     )
     return run
 
@@ -534,8 +533,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         variables = [variable.value for variable in model.weights + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
 
-    def paths(self):
-        """Return the checkpoints, the oldest first; TensorFlow writes an .index file last."""
+    def paths(self):  # of the checkpoints, the oldest first; TensorFlow writes an .index file last
         return [path.with_suffix("") for path in sorted(self.folder.glob("epoch-*.index"))]
 
     def restore(self, resume):
@@ -561,8 +559,12 @@ class CheckpointCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.began, began = time.perf_counter(), self.began
         self.seconds += self.began - began
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(float(value))
+        names = [prefix + name for prefix in ("", "val_") for name in CURVES]
+        for name in names:
+            self.history.setdefault(name, []).append(float(logs[name]))
+        if self.is_chief and not sys.stdout.isatty():  # a terminal has Keras's progress bar
+            values = ", ".join(f"{name} {logs[name]:.{DECIMALS}f}" for name in names)
+            print(f"epoch {epoch + 1} of {self.params['epochs']}: {values}", flush=True)
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             raise InputError(f"epoch {epoch + 1}: {logs}; try a lower --learning-rate")
         if self.is_chief:
@@ -570,8 +572,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             self.checkpoint.write(str(self.folder / f"epoch-{epoch + 1:06}"))
             self.keep(2)
 
-    def keep(self, count):
-        """Remove all checkpoints but the newest `count`."""
+    def keep(self, count):  # the newest checkpoints, and remove the others
         for path in self.paths()[::-1][count:]:
             for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):  # .index first
                 file.unlink()
@@ -586,19 +587,24 @@ def save(path, write):
     print(f"wrote {path}")
 
 
-def save_records(options, results, run):
-    """Write history.csv and metrics.json; then remove the checkpoints of the finished run."""
+def report(options, results, run):
+    """Print the results, beside those to expect of a default run; write them and the history."""
+    usual, free = vars(parse_options([])), ("seed", "resume", "model_dir", "images_dir")
+    changed = any(vars(options)[name] != usual[name] for name in usual if name not in free)
+    print(f"\nmeans over the test images, after {run.seconds:.0f} s of training:")
+    for name, unit, better, expected in METRICS:
+        text = f"  {name:<15}{results[name]:9.{DECIMALS}f} {unit:<6}{better:<17}"
+        print(text.rstrip() if changed else f"{text}expected {expected}")
     rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
     history = "".join(",".join(map(str, row)) + "\n" for row in rows)
     about = {"train_seconds": run.seconds, "parameters": run.parameters, "keras": keras.__version__}
     metrics = json.dumps(results | vars(options) | about, indent=2, default=str) + "\n"
     save(options.model_dir / "history.csv", lambda path: path.write_text(history))
     save(options.model_dir / "metrics.json", lambda path: path.write_text(metrics))
-    run.keep(0)
 
 
-def plot_image_rows(path, title, rows, names=()):
-    """Plot images in [0, 1], (rows, columns, height, width, channels), with names for the rows."""
+def plot_image_rows(path, title, rows, names=(), colours=None):
+    """Plot images in [0, 1], (rows, columns, height, width, channels); `colours` get a bar."""
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     count, columns, height, width, channels = tiles.shape
     figure = Figure(figsize=(0.7 * columns + 1, 0.7 * count + 0.5), layout="constrained")
@@ -606,16 +612,19 @@ def plot_image_rows(path, title, rows, names=()):
     image = tiles.swapaxes(1, 2).reshape(count * height, columns * width, channels)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
+    if colours:
+        figure.colorbar(colours, ax=axes, aspect=40, pad=0.01)
     save(path, figure.savefig)
 
 
-def plot_history(path, history, titles):
-    """Plot training and validation values by epoch; `titles` names keys of the history."""
-    figure = Figure(figsize=(4.5 * len(titles) + 1, 4), layout="constrained")
-    for axes, key in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
-        epochs = range(1, len(history[key]) + 1)
-        axes.plot(epochs, history[key], ".-", epochs, history[f"val_{key}"], ".-")
-        axes.set(title=titles[key], xlabel="epoch")
+def plot_history(path, history):
+    """Plot training and validation values of the CURVES by epoch."""
+    figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
+    first = int(len(history["loss"]) > 3)  # the first of many epochs would flatten the rest
+    for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
+        epochs = range(1 + first, len(history[name]) + 1)
+        axes.plot(epochs, history[name][first:], ".-", epochs, history[f"val_{name}"][first:], ".-")
+        axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(["training", "validation"])
     save(path, figure.savefig)

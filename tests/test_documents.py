@@ -1,9 +1,12 @@
 """What the documents say: the figures of README.md are measured, the options exist."""
 
+import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from conftest import DENOISER, ROOT, VAE, load
+from conftest import DENOISER, ROOT, VAE, load, run
 
 README = (ROOT / "README.md").read_text()
 NUMBER = r"(?<![\w./-])-?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])"
@@ -45,3 +48,37 @@ def test_the_table_of_options_has_the_defaults(script):
         said = table["--" + name.replace("_", "-")]
         expected = {"None": "", "False": "off", "1000000000": "all"}.get(str(value), str(value))
         assert said in (expected, f"{value:g}" if type(value) is float else expected), name
+
+
+@pytest.mark.parametrize("script", [DENOISER, VAE])
+def test_expected_results_are_the_measured_ones(script, tmp_path, capsys):
+    """A default run prints mean and standard deviation of results.jsonl; another does not."""
+    lines = (ROOT / "benchmarks" / "results.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, lines) if line["part"] == "ours"]
+    measured = [line["metrics"] for line in lines if line["program"] == script.removesuffix(".py")]
+    assert len(measured) >= 3
+    module = load(script)
+    folders = ["--model-dir", str(tmp_path), "--seed", "1"]
+    finished = SimpleNamespace(history={}, seconds=1.0, parameters=1)
+    module.report(module.parse_options(folders), measured[0], finished)
+    table = capsys.readouterr().out
+    for name, *_ in module.METRICS:
+        values = [metrics[name] for metrics in measured]
+        digits = 2 if abs(values[0]) > 1 else 4
+        expected = f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+        assert re.search(rf"^  {name} .*  expected {re.escape(expected)}$", table, re.MULTILINE), (
+            name
+        )
+    module.report(module.parse_options([*folders, "--epochs", "3"]), measured[0], finished)
+    assert "  expected" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [DENOISER, VAE])
+def test_help_and_version(script, tmp_path):
+    text = run(script, "--help", cwd=tmp_path).stdout
+    for part in ("data:", "training:", "output:", "hardware:", "examples:"):
+        assert f"\n{part}\n" in text
+    assert "None" not in text and text.count(f"    python {script}") >= 3
+    version = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M).group(1)
+    assert run(script, "--version", cwd=tmp_path).stdout == f"{version}\n"
+    assert f"## {version}, " in (ROOT / "CHANGELOG.md").read_text()

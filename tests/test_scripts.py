@@ -53,7 +53,12 @@ def test_requirements_are_those_in_the_script(script):
 def test_screen_and_files(finished_run):
     script, folder, process = finished_run
     assert process.stderr == ""  # no chatter, no warning
-    assert "Epoch 2/2" in process.stdout and "val_loss" in process.stdout
+    names = {DENOISER: ("loss", "psnr"), VAE: ("loss", "reconstruction", "kl")}[script]
+    values = [rf"{prefix}{name} \d+\.\d+" for prefix in ("", "val_") for name in names]
+    assert re.search(rf"^epoch 2 of 2: {', '.join(values)}$", process.stdout, re.MULTILINE)
+    assert "500 to train, 100 to validate, 100 to test; " in process.stdout
+    assert "models go to models/" in process.stdout and "expected" not in process.stdout
+    assert process.stdout.splitlines()[-1].startswith("python examples/")
     written = set(re.findall(r"^wrote (.*)$", process.stdout, re.MULTILINE))
     assert written == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     models = {DENOISER: ["encoder.keras", "model.keras"], VAE: ["decoder.keras", "encoder.keras"]}
