@@ -66,11 +66,11 @@ def test_expected_results_are_the_measured_ones(script, tmp_path, capsys):
         values = [metrics[name] for metrics in measured]
         digits = 2 if abs(values[0]) > 1 else 4
         expected = f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
-        assert re.search(rf"^  {name} .*  expected {re.escape(expected)}$", table, re.MULTILINE), (
+        assert re.search(rf"^  {name} .* expected {re.escape(expected)}$", table, re.MULTILINE), (
             name
         )
     module.report(module.parse_options([*folders, "--epochs", "3"]), measured[0], finished)
-    assert "  expected" not in capsys.readouterr().out
+    assert " expected " not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", [DENOISER, VAE])
