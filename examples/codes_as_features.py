@@ -19,24 +19,65 @@ training images and scored on the test images; clusters are found among the test
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
-import keras
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import adjusted_rand_score, confusion_matrix, normalized_mutual_info_score
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KNeighborsClassifier
-
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse_options():
+    """Return the options of the command line; a wrong one or a missing model ends the script."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message}; see --help")
+    add = parser.add_argument
+    add("--model-dir", type=Path, default=Path("models"), metavar="DIR",
+        help="folder with denoiser/ and vae/ (default: models)")  # fmt: skip
+    add("--data", type=Path, default=ROOT / "data" / "mnist.npz", metavar="FILE",
+        help="the digits (default: data/mnist.npz)")  # fmt: skip
+    add("--limit", type=int, default=55000, metavar="N",
+        help="training images to use, from the first on (default: 55000)")  # fmt: skip
+    add("--output", type=Path, default=Path("models/codes_as_features.json"), metavar="FILE",
+        help="the table as JSON (default: models/codes_as_features.json)")  # fmt: skip
+    add("--picture", type=Path, default=ROOT / "images" / "vae_clusters.png", metavar="FILE",
+        help="the clusters (default: images/vae_clusters.png)")  # fmt: skip
+    options = parser.parse_args()
+    for path in (
+        options.data,
+        *(
+            options.model_dir / name
+            for name in ("denoiser/encoder.keras", "vae/encoder.keras", "vae/decoder.keras")
+        ),
+    ):
+        if not path.is_file():
+            fail(f"{path} does not exist; train the models first, or give --model-dir and --data")
+    return options
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+    import matplotlib
+    import numpy as np
+    from matplotlib.figure import Figure
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import adjusted_rand_score, confusion_matrix, normalized_mutual_info_score
+    from sklearn.mixture import GaussianMixture
+    from sklearn.neighbors import KNeighborsClassifier
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
 CLASSES = 10
 LABELLED = 10  # images of each class, where labels are few
 DRAWS = 10  # of the labelled images
@@ -123,8 +164,11 @@ def cluster_scores(codes, labels):
     return scores
 
 
-def draw_clusters(path, codes, models):
-    """Draw the plane cut into the clusters of a Gaussian mixture, and a digit at each mean."""
+def draw_clusters(path, codes, labels, models):
+    """Draw the plane cut into the clusters of a Gaussian mixture, and a digit at each mean.
+
+    A cluster has the colour of its most frequent class, which `labels` (n,) decide; so have points.
+    """
     decoder = keras.models.load_model(models / "vae" / "decoder.keras")
     mixture = clusterings(2)["Gaussian mixture"].fit(codes)
     low, high = np.quantile(codes, (0.001, 0.999), axis=0)
@@ -133,17 +177,17 @@ def draw_clusters(path, codes, models):
     sides = [np.linspace(*ends, 800) for ends in zip(low, high, strict=True)]
     points = np.stack(np.meshgrid(*sides), axis=-1)
     regions = mixture.predict(points.reshape(-1, 2).astype(codes.dtype)).reshape(points.shape[:2])
+    majority = confusion_matrix(mixture.predict(codes), labels).argmax(axis=1)
     figure = Figure(figsize=(8, 8), layout="constrained")
-    title = "Ten clusters found without labels, and what their means decode to"
+    title = "Ten clusters found without labels, in the colours of their most frequent classes;\n"
+    title += "the points have the colours of their own; each mean is decoded"
     axes = figure.add_subplot(title=title, xlabel="z[0]", ylabel="z[1]")
     extent = (low[0], high[0], low[1], high[1])
     colours = matplotlib.colormaps["tab10"]
-    axes.imshow(
-        regions, cmap=colours, vmin=-0.5, vmax=9.5, alpha=0.45, extent=extent, origin="lower"
-    )
-    axes.scatter(
-        *codes[:5000].T, s=2, c=mixture.predict(codes[:5000]), cmap=colours, vmin=-0.5, vmax=9.5
-    )
+    axes.imshow(colours(majority)[regions], alpha=0.35, extent=extent, origin="lower")
+    for cluster in range(CLASSES):
+        axes.contour(*sides, regions == cluster, levels=[0.5], colors="black", linewidths=0.7)
+    axes.scatter(*codes[:5000].T, s=3, c=colours(labels[:5000]), linewidths=0)
     axes.set(xlim=extent[:2], ylim=extent[2:])
     for z, digit in zip(mixture.means_, decoder.predict(mixture.means_, verbose=0), strict=True):
         half = 0.07 * reach
@@ -163,7 +207,7 @@ def main(options):
     rows = []
     for name, train, test in representations(x_train, x_test, options.model_dir):
         if name == "VAE's z_mean":
-            draw_clusters(options.picture, test, options.model_dir)
+            draw_clusters(options.picture, test, y_test, options.model_dir)
         scale = train.std()  # one for all dimensions, so that none gains on the others
         train, test = train / scale, test / scale
         row = {"codes": name, "dimensions": train.shape[1]}
@@ -205,11 +249,4 @@ def print_table(rows):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    option = parser.add_argument
-    option("--model-dir", type=Path, default=Path("models"), help="folder with denoiser/ and vae/")
-    option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
-    option("--limit", type=int, default=55000, help="training images to use; the rest validated")
-    option("--output", type=Path, default=Path("models/codes_as_features.json"))
-    option("--picture", type=Path, default=ROOT / "images" / "vae_clusters.png")
-    main(parser.parse_args())
+    main(OPTIONS)

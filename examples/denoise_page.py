@@ -15,8 +15,18 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+    from matplotlib.figure import Figure
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
 
 NOISE = 0.5  # standard deviation, as in training
 
@@ -31,12 +41,6 @@ def parse_options():
     add("--images-dir", type=Path, default=Path("images"), metavar="DIR",
         help="folder for the picture (default: images)")  # fmt: skip
     return parser.parse_args()
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def make_page(digits, rows=14, columns=20):
@@ -81,4 +85,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(parse_options())
+    try:
+        main(parse_options())
+    except ImportError as error:  # of Keras
+        fail(f"{error}; pip install -r examples/requirements.txt")

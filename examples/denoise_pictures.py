@@ -17,8 +17,18 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+    from PIL import Image, ImageOps
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
 
 TILE = 512  # pixels a side that are denoised at a time, a multiple of 4
 MARGIN = 64  # pixels around a tile; a pixel of the output depends on less than that around it
@@ -36,12 +46,6 @@ def parse_options():
         help="folder of model.keras (default: models/denoiser)")  # fmt: skip
     add("--force", action="store_true", help="overwrite existing files")
     return parser.parse_args()
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def find_pictures(paths):
@@ -120,4 +124,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(parse_options())
+    try:
+        main(parse_options())
+    except ImportError as error:  # of Keras
+        fail(f"{error}; pip install -r examples/requirements.txt")

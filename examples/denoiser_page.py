@@ -18,7 +18,17 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = 40  # test digits to choose from
@@ -36,12 +46,6 @@ def parse_options():
     add("--output", type=Path, default=Path("images/denoiser.html"), metavar="FILE",
         help="the page (default: images/denoiser.html)")  # fmt: skip
     return parser.parse_args()
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def sources(layer):
@@ -130,4 +134,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(parse_options())
+    try:
+        main(parse_options())
+    except ImportError as error:  # of Keras
+        fail(f"{error}; pip install -r examples/requirements.txt")

@@ -15,7 +15,17 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
 
 
 def parse_options():
@@ -29,12 +39,6 @@ def parse_options():
         help="folder of encoder.keras (default: models/vae)")  # fmt: skip
     add("--force", action="store_true", help="overwrite an existing file")
     return parser.parse_args()
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def read_images(path, shape):
@@ -86,4 +90,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(parse_options())
+    try:
+        main(parse_options())
+    except ImportError as error:  # of Keras
+        fail(f"{error}; pip install -r examples/requirements.txt")

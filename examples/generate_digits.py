@@ -12,8 +12,18 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+    from PIL import Image
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
 
 
 def parse_options():
@@ -31,12 +41,6 @@ def parse_options():
     if options.count < 1 or options.seed < 0:
         fail(f"--count {options.count} --seed {options.seed}: accepted: from 1, from 0")
     return options
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def main(options):
@@ -64,4 +68,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(parse_options())
+    try:
+        main(parse_options())
+    except ImportError as error:  # of Keras
+        fail(f"{error}; pip install -r examples/requirements.txt")

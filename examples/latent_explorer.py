@@ -19,15 +19,49 @@ import json
 import math
 import os
 import statistics
+import sys
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
-import keras
-import numpy as np
-from PIL import Image
-
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse_options():
+    """Return the options of the command line; a wrong one or a missing model ends the script."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message}; see --help")
+    add = parser.add_argument
+    add("--model-dir", type=Path, default=Path("models/vae"), metavar="DIR",
+        help="folder of the two models (default: models/vae)")  # fmt: skip
+    add("--data", type=Path, default=ROOT / "data" / "mnist.npz", metavar="FILE",
+        help="the digits (default: data/mnist.npz)")  # fmt: skip
+    add("--output", type=Path, default=ROOT / "images" / "vae_explorer.html", metavar="FILE",
+        help="the page (default: images/vae_explorer.html)")  # fmt: skip
+    options = parser.parse_args()
+    for path in (
+        options.data,
+        *(options.model_dir / name for name in ("encoder.keras", "decoder.keras")),
+    ):
+        if not path.is_file():
+            fail(f"{path} does not exist; train the models first, or give --model-dir and --data")
+    return options
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+    import numpy as np
+    from PIL import Image
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
 QUANTILES = 64  # of the prior, along each axis: knots of the grid
 OUTER = [
     1.7,
@@ -97,9 +131,4 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    option = parser.add_argument
-    option("--model-dir", type=Path, default=Path("models/vae"), help="folder of the two models")
-    option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
-    option("--output", type=Path, default=ROOT / "images" / "vae_explorer.html", help="the page")
-    main(parser.parse_args())
+    main(OPTIONS)

@@ -15,18 +15,52 @@ point on a closed path over the codes with the decoded digit beside it.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
-import keras
-import matplotlib
-import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.figure import Figure
-from PIL import Image, ImageSequence
-
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse_options():
+    """Return the options of the command line; a wrong one or a missing model ends the script."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message}; see --help")
+    add = parser.add_argument
+    add("--model-dir", type=Path, default=Path("models/vae"), metavar="DIR",
+        help="folder of the two models (default: models/vae)")  # fmt: skip
+    add("--data", type=Path, default=ROOT / "data" / "mnist.npz", metavar="FILE",
+        help="the digits (default: data/mnist.npz)")  # fmt: skip
+    add("--images-dir", type=Path, default=ROOT / "images", metavar="DIR",
+        help="folder for the pictures (default: images)")  # fmt: skip
+    options = parser.parse_args()
+    for path in (
+        options.data,
+        *(options.model_dir / name for name in ("encoder.keras", "decoder.keras")),
+    ):
+        if not path.is_file():
+            fail(f"{path} does not exist; train the models first, or give --model-dir and --data")
+    return options
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+    import matplotlib
+    import numpy as np
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.figure import Figure
+    from PIL import Image, ImageSequence
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
 PAIRS = [(0, 1), (2, 7), (3, 8), (4, 9), (5, 6), (6, 0), (7, 1), (8, 5)]  # classes
 STEPS = 14  # digits from one to the other
 FRAMES, FPS = 150, 15
@@ -43,13 +77,19 @@ def draw_interpolation(path, images, labels, codes, decoder):
         rows.append(np.concatenate([[images[first[start]]], between, [images[first[end]]]]))
     tiles = np.pad(np.array(rows), [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=1)
     count, columns, height, width = tiles.shape
-    figure = Figure(figsize=(0.62 * columns, 0.62 * count + 0.5), layout="constrained")
-    axes = figure.add_subplot(
-        title="From one test digit to another (the outer columns), decoded on the way"
-    )
+    figure = Figure(figsize=(0.62 * columns + 0.6, 0.62 * count + 0.5), layout="constrained")
+    title = "From one test digit to another (framed), decoded on the way"
+    axes = figure.add_subplot(title=title, frame_on=False)
     image_grid = tiles.transpose(0, 2, 1, 3).reshape(count * height, columns * width)
     axes.imshow(image_grid, cmap="gray", vmin=0, vmax=1)
-    axes.set_axis_off()
+    for left in (0, (columns - 1) * width):
+        for top in range(0, count * height, height):
+            corner = (left - 0.5, top - 0.5)
+            frame = {"fill": False, "edgecolor": "tab:orange", "linewidth": 2}
+            axes.add_patch(matplotlib.patches.Rectangle(corner, width, height, **frame))
+    names = [f"{start} → {end}" for start, end in PAIRS]
+    axes.set(xticks=[], yticks=(np.arange(count) + 0.5) * height, yticklabels=names)
+    axes.tick_params(length=0)
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
@@ -110,15 +150,5 @@ def main(options):
     print(f"wrote {interpolation}\nwrote {tour}")
 
 
-def command_line():
-    """Return the options that the script was started with."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    option = parser.add_argument
-    option("--model-dir", type=Path, default=Path("models/vae"), help="folder of the two models")
-    option("--data", type=Path, default=ROOT / "data" / "mnist.npz", help="the digits")
-    option("--images-dir", type=Path, default=ROOT / "images", help="folder for the pictures")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    main(command_line())
+    main(OPTIONS)

@@ -20,12 +20,22 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest
-from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.neighbors import NearestNeighbors
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import IsolationForest
+    from sklearn.metrics import average_precision_score, roc_auc_score
+    from sklearn.neighbors import NearestNeighbors
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
 
 DATA = Path(__file__).resolve().parent.parent / "data/mnist.npz"
 SAMPLES = 50  # of z, for the importance-weighted bound
@@ -46,12 +56,6 @@ def parse_options():
     if not 200 <= options.limit <= 10000:
         fail(f"--limit {options.limit}: accepted: 200 to 10,000")
     return options
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def load_models(folder):
@@ -190,4 +194,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(parse_options())
+    try:
+        main(parse_options())
+    except ImportError as error:  # of Keras
+        fail(f"{error}; pip install -r examples/requirements.txt")

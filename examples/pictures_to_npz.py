@@ -15,8 +15,18 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+    from PIL import Image, ImageOps
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
 
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
@@ -46,12 +56,6 @@ def parse_options():
     if not options.folder.is_dir():
         fail(f"{options.folder} is not a folder")
     return options
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def read_picture(path, grey=False):

@@ -31,10 +31,11 @@ def trained(script, *arguments, cwd):
     return process
 
 
-def example(name, *words, cwd):
+def example(name, *words, cwd, **environment):
     """Run an example as a command."""
     command = [sys.executable, ROOT / "examples" / f"{name}.py", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def worked(name, *words, cwd):

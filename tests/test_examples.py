@@ -183,3 +183,49 @@ def test_the_recipe_for_idx_files(tmp_path, vae):
     train, _, test, _ = vae.load_images(str(made), 10**9)
     np.testing.assert_array_equal(train[..., 0], parts["train"][:28])
     np.testing.assert_array_equal(test[..., 0], parts["t10k"])
+
+
+MODEL_FILES = ("denoiser/model", "denoiser/encoder", "vae/encoder", "vae/decoder")
+WORDS = {  # of a command that gets as far as importing what it needs
+    "codes_as_features": "--model-dir .",
+    "compare_dimensions": "vae",
+    "denoise_page": "--model-dir denoiser",
+    "denoise_pictures": "a.png --output out --model-dir denoiser",
+    "denoiser_page": "--model-dir denoiser --output page.html",
+    "encode_images": "a.npz --output codes.npz --model-dir vae",
+    "generate_digits": "--output out --model-dir vae",
+    "latent_explorer": "--model-dir vae --output page.html",
+    "latent_tour": "--model-dir vae --images-dir out",
+    "odd_ones_out": "--model-dir .",
+    "pictures_to_npz": ". --output b.npz",
+    "plane_forming": "",
+}
+
+
+def test_every_example_is_among_them():
+    assert set(WORDS) == {path.stem for path in (ROOT / "examples").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_help_mistakes_and_missing_packages(name, tmp_path):
+    """Each is answered in one line and without TensorFlow, which a stand-in makes impossible."""
+    for path in MODEL_FILES:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{path}.keras").touch()
+    draw(tmp_path / "a.png")
+    np.savez(tmp_path / "a.npz", x_test=np.zeros((2, 28, 28), np.uint8))
+    missing = tmp_path / "missing"
+    missing.mkdir()
+    without = {"cwd": tmp_path, "PYTHONPATH": str(missing)}
+    for module in ("tensorflow", "keras"):
+        (missing / f"{module}.py").write_text(f"raise ModuleNotFoundError('no {module}')")
+    process = example(name, "--help", **without)
+    assert process.returncode == 0 and process.stdout.startswith("usage: ")
+    assert "default: None" not in process.stdout
+    refused(example(name, "--no-such-option", **without), "see --help")
+    package = "keras"
+    if name == "pictures_to_npz":
+        package = "PIL"
+        (missing / "PIL.py").write_text("raise ModuleNotFoundError('no PIL')")
+    process = example(name, *WORDS[name].split(), **without)
+    refused(process, f"no {package}", "pip install -r examples/requirements.txt")

@@ -133,7 +133,7 @@ def test_latent_tour(models, tmp_path, monkeypatch):
     monkeypatch.setattr(tour, "FRAMES", 5)
     words = ["x", "--model-dir", str(models / "vae"), "--images-dir", str(tmp_path / "new")]
     monkeypatch.setattr(sys, "argv", words)
-    tour.main(tour.command_line())
+    tour.main(tour.parse_options())
     with Image.open(tmp_path / "new" / "vae_tour.gif") as animation:
         assert animation.n_frames == 5 and animation.info["loop"] == 0
     assert (tmp_path / "new" / "vae_interpolation.png").stat().st_size > 10000
@@ -216,6 +216,16 @@ def test_the_digit_is_the_decoders(page, models):
         assert difference.mean() < 1.5 and difference.max() < 25
         others = np.abs(canvas(page, "digit") - elsewhere).mean(axis=(1, 2))
         assert others.max() > 4 * difference.mean()  # so the agreement is with this place's digit
+
+
+def test_a_damaged_page_says_so(browser, tmp_path):
+    text = (ROOT / "images" / "vae_explorer.html").read_text()
+    (tmp_path / "page.html").write_text(text.replace("data:image/png;base64,", "data:image/png,"))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function(
+        "document.getElementById('about').textContent.includes('cannot be shown')"
+    )
 
 
 def test_pointing_at_a_test_digit(page, models):
