@@ -475,7 +475,7 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
     if colours:
-        figure.colorbar(colours, ax=axes, aspect=40, pad=0.01)
+        figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
     save(path, figure.savefig)
 
 

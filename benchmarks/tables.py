@@ -281,7 +281,7 @@ and numbers of epochs. They differ from the published recipes in this:
 - The 5x5x64 denoiser of older tutorials takes an hour for its 25 epochs; it was trained for the
   number of epochs in the table.
 
-Their results, and those of our long run (Adam with beta_2 = 0.999), are of earlier versions.
+Their results are of earlier versions of this repository.
 
 ## VAE, in nats
 
