@@ -276,7 +276,7 @@ and numbers of epochs. They differ from the published recipes in this:
 - Both train on the 60,000 training digits; the published VAE trains on the test digits, too. Ours
   keep the last 5,000 of the training digits for validation.
 - The published denoiser fits 50 epochs of clean digits to themselves and then 100 of noisy to clean
-  digits, with noise of 0.4 that is drawn once; here the 100 epochs, with noise of 0.5 drawn anew
+  digits, with noise of 0.4 that is drawn once; here the 100 epochs, with noise of 0.5 drawn again
   for every epoch.
 - The 5x5x64 denoiser of older tutorials takes an hour for its 25 epochs; it was trained for the
   number of epochs in the table.

@@ -142,7 +142,7 @@ def other_images(digits):
         clothes = keras.datasets.fashion_mnist.load_data()[1][0][: len(digits)]
         others["Fashion-MNIST"] = np.float32(clothes[..., np.newaxis] / 255)
     else:
-        print("Fashion-MNIST left out: it is not in Keras's cache")
+        print("Fashion-MNIST skipped: it is not in Keras's cache")
     return others
 
 

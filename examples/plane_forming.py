@@ -34,8 +34,8 @@ def parse_options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
-    add("--epochs", type=int, default=10, metavar="N", help="epochs, and pictures (default: 10)")
-    add("--limit", type=int, default=10**9, metavar="N", help="training digits (default: all)")
+    add("--epochs", type=int, default=12, metavar="N", help="epochs, and pictures (default: 12)")
+    add("--limit", type=int, default=20000, metavar="N", help="training digits (default: 20000)")
     add("--output", type=Path, default=ROOT / "images" / "vae_forming.gif", metavar="FILE",
         help="the animation (default: images/vae_forming.gif)")  # fmt: skip
     return parser.parse_args()

@@ -13,7 +13,7 @@ NUMBER = r"(?<![\w./-])-?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])"
 
 
 def numbers(text):
-    """Return numbers as {text: value}; those in commands and addresses are left out."""
+    """Return numbers as {text: value}; those in commands and addresses are skipped."""
     text = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
     return {found: float(found.replace(",", "")) for found in re.findall(NUMBER, text)}
 

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, example, trained, worked
-from PIL import Image
+from conftest import DENOISER, MODELS, ROOT, VAE, example, refused, trained, worked
+from PIL import Image, ImageSequence
 
 EXTENT = 4.2  # of the plane that the explorer shows, each way from 0
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -137,6 +137,25 @@ def test_latent_tour(models, tmp_path, monkeypatch):
     with Image.open(tmp_path / "new" / "vae_tour.gif") as animation:
         assert animation.n_frames == 5 and animation.info["loop"] == 0
     assert (tmp_path / "new" / "vae_interpolation.png").stat().st_size > 10000
+
+
+def test_compare_dimensions(models, tmp_path):
+    worked("compare_dimensions", models / "vae", models / "vae", "--output", "a.png", cwd=tmp_path)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape[1] > 1000 and pixels.std() > 60  # black tiles with white digits on white
+    process = example("compare_dimensions", "nowhere", cwd=tmp_path)
+    refused(process, "nowhere/encoder.keras does not exist")
+
+
+def test_plane_forming(tmp_path):
+    words = ["--limit", "300", "--epochs", "3", "--output", "forming.gif"]
+    worked("plane_forming", *words, cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["forming.gif"]
+    with Image.open(tmp_path / "forming.gif") as animation:
+        assert animation.n_frames == 3
+        frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(animation)]
+    assert (frames[0] != frames[1]).mean() > 0.01 and (frames[1] != frames[2]).mean() > 0.01
 
 
 @pytest.fixture(scope="module")
