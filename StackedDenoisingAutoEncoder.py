@@ -29,16 +29,16 @@ from pathlib import Path
 MODEL_DIR, DECIMALS = Path("models/denoiser"), 4  # DECIMALS of results as they are printed
 NUMBERS = [  # group, option, default, minimum, maximum, help
     ("training", "--epochs", 7, 1, 10**4, "passes over the training images"),
-    ("training", "--batch-size", 64, 1, 10**6, "images in a training step"),
-    ("training", "--learning-rate", 4e-3, 1e-9, 10.0, "peak rate (linear warm-up, cosine decay)"),
-    ("data", "--noise", 0.5, 1e-3, 100.0, "standard deviation of the noise on the pixels"),
+    ("training", "--batch-size", 64, 1, 10**6, "global batch size"),
+    ("training", "--learning-rate", 4e-3, 1e-9, 10, "peak learning rate, after a linear warm-up"),
+    ("data", "--noise", 0.5, 1e-3, 100, "standard deviation of the noise on the pixels"),
 ]
 METRICS = [  # name, unit, which way is better, what the default runs of three seeds gave
-    ("psnr", "dB", "higher is better", "21.05 ± 0.02"),
-    ("ssim", "", "higher is better", "0.8905 ± 0.0004"),
-    ("mse", "", "lower is better", "0.0086 ± 0.0000"),
-    ("bce", "nats", "lower is better", "0.0878 ± 0.0001"),
-    ("noisy_psnr", "dB", "before denoising", "9.38 ± 0.00"),
+    ("PSNR", "dB", "higher is better", "21.05 ± 0.02"),
+    ("SSIM", "", "higher is better", "0.8905 ± 0.0004"),
+    ("MSE", "", "lower is better", "0.0086 ± 0.0000"),
+    ("BCE", "nats per pixel", "lower is better", "0.0878 ± 0.0001"),
+    ("noisy PSNR", "dB", "before denoising", "9.38 ± 0.00"),
 ]
 CURVES = {"loss": "binary cross-entropy, nats per pixel", "psnr": "PSNR, dB"}  # by epoch
 
@@ -55,10 +55,10 @@ def parse_options(arguments=None):
     groups = ("data", "model", "training", "output", "hardware")
     add = {name: parser.add_argument_group(name).add_argument for name in groups}
     add["data"]("--data", default="mnist", metavar="FILE", help="mnist, fashion_mnist or FILE.npz")
-    limit = ("data", "--limit", 10**9, 10, 10**9, "training images to use, from the first on")
+    limit = ("data", "--limit", 10**9, 10, 10**9, "training images, the first N")
     numbers = [*NUMBERS, limit, ("training", "--seed", 0, 0, 2**31 - 1, "random seed")]
     for group, name, default, low, high, text in numbers:
-        text = f"{text}, {low:,} to {high:,} (default: {default:,})"
+        text += f", {low:,} to {high:,} (default: {default:,})".replace("1,000,000,000", "all")
         add[group](name, type=type(default), default=default, metavar="N", help=text)
     add["training"]("--resume", action="store_true", help="continue the run in --model-dir")
     add["hardware"]("--bfloat16", action="store_true", help="mixed precision, in bfloat16")
@@ -89,7 +89,11 @@ try:
     from keras import layers
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
     tf.config.list_physical_devices()  # starts the drivers, which have messages of their own
+except ImportError as error:
+    os.write(screen, f"error: {error}; pip install -r requirements.txt\n".encode())
+    sys.exit(2)
 finally:
     os.dup2(screen, 2)
 
@@ -229,10 +233,9 @@ def main(options):
     probabilities = layers.Activation("sigmoid", dtype="float32")(denoiser.output)
     model = keras.Model(denoiser.input, probabilities, name="model")
     test_dataset = eval_dataset(test, noisy_and_clean, options.seed, "test")
-    results = evaluate(model, test_dataset)
+    report(options, evaluate(model, test_dataset), run)
     save(options.model_dir / "model.keras", model.save)
     save(options.model_dir / "encoder.keras", encoder.save)
-    report(options, results, run)
     plot_all(options.images_dir, model, test_dataset, run.history)
     run.keep(0)
     print(f"See {options.images_dir}/denoised_digits.png first. To denoise pictures of your own:")
@@ -240,8 +243,6 @@ def main(options):
 
 
 # ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ==============
-
-matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
 class InputError(ValueError):
@@ -251,9 +252,8 @@ class InputError(ValueError):
 def load_images(source, limit):
     """Return training, validation and test images, and the labels of the test images (n,).
 
-    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, 5,000 at most, is for
-    validation. Without x_test, a random tenth of x_train is the test set. `limit` keeps the first
-    images for training, and a fifth as many for validation and for the test.
+    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is for
+    validation; without x_test, a random tenth is for the test. `limit` is of training images.
     """
     arrays = read_arrays(source)
     images, labels = check_images(arrays, "train", source)
@@ -363,10 +363,8 @@ def fit(model, networks, parts, prepare, validation_dataset, options):
         print(f"images {train.shape[1:]}: {counts}; {run.parameters:,} parameters")
         print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
     model._maybe_symbolic_build = lambda **batch: None  # fails with several devices in Keras 3.15
-    results, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
-    model.get_metrics_result = lambda: {
-        k: v[None] if several() else v for k, v in results().items()
-    }
+    values, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
+    model.get_metrics_result = lambda: {k: v[None] if several() else v for k, v in values().items()}
     model.fit(
         train_dataset(train, prepare, options, first_epoch),
         initial_epoch=first_epoch,
@@ -455,7 +453,8 @@ def report(options, results, run):
     changed = any(vars(options)[name] != usual[name] for name in usual if name not in free)
     print(f"\nmeans over the test images, after {run.seconds:.0f} s of training:")
     for name, unit, better, expected in METRICS:
-        text = f"  {name:<15}{results[name]:9.{DECIMALS}f} {unit:<6}{better:<17}"
+        value = results[name.lower().replace(" ", "_")]
+        text = f"  {name:<15}{value:9.{DECIMALS}f} {unit:<16}{better:<18}"
         print(text.rstrip() if changed else f"{text}expected {expected}")
     rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
     history = "".join(",".join(map(str, row)) + "\n" for row in rows)
@@ -473,6 +472,7 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes = figure.add_subplot(title=title, frame_on=False)
     image = tiles.swapaxes(1, 2).reshape(count * height, columns * width, channels)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    axes.tick_params(length=0)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
     if colours:
         figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
@@ -486,7 +486,7 @@ def plot_history(path, history):
     for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         epochs = range(1 + first, len(history[name]) + 1)
         axes.plot(epochs, history[name][first:], ".-", epochs, history[f"val_{name}"][first:], ".-")
-        axes.set(title=title, xlabel="epoch")
+        axes.set(title=title, xlabel="epoch" + ", from the second on" * first)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(["training", "validation"])
     save(path, figure.savefig)

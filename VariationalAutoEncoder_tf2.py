@@ -33,24 +33,17 @@ from pathlib import Path
 MODEL_DIR, DECIMALS = Path("models/vae"), 2  # DECIMALS of results as they are printed
 NUMBERS = [  # group, option, default, minimum, maximum, help
     ("training", "--epochs", 10, 1, 10**4, "passes over the training images"),
-    ("training", "--batch-size", 64, 1, 10**6, "images in a training step"),
-    ("training", "--learning-rate", 4e-3, 1e-9, 10.0, "peak rate (linear warm-up, cosine decay)"),
+    ("training", "--batch-size", 64, 1, 10**6, "global batch size"),
+    ("training", "--learning-rate", 4e-3, 1e-9, 10, "peak learning rate, after a linear warm-up"),
     ("model", "--latent-dim", 2, 2, 1000, "dimensions of z"),
-    ("model", "--beta", 1.0, 0.0, 1e6, "weight of the KL term in the loss"),
-    (
-        "output",
-        "--importance-samples",
-        50,
-        1,
-        10**5,
-        "draws of z per test image for the IWAE bound",
-    ),
+    ("model", "--beta", 1.0, 0, 10**6, "weight of the KL term in the loss"),
+    ("output", "--importance-samples", 50, 1, 10**5, "samples of z for the IWAE bound"),
 ]
 METRICS = [  # name, unit, which way is better, what the default runs of three seeds gave
-    ("negative_elbo", "nats", "lower is better", "135.71 ± 0.22"),
-    ("reconstruction", "nats", "lower is better", "128.52 ± 0.18"),
-    ("kl", "nats", "", "7.19 ± 0.04"),
-    ("iwae_bound", "nats", "higher is better", "-133.59 ± 0.15"),
+    ("negative ELBO", "nats per image", "lower is better", "135.71 ± 0.22"),
+    ("reconstruction", "nats per image", "lower is better", "128.52 ± 0.18"),
+    ("KL", "nats per image", "", "7.19 ± 0.04"),
+    ("IWAE bound", "nats per image", "higher is better", "-133.59 ± 0.15"),
 ]
 CURVES = {  # by epoch
     "loss": "negative ELBO (if beta = 1), nats per image",
@@ -71,10 +64,10 @@ def parse_options(arguments=None):
     groups = ("data", "model", "training", "output", "hardware")
     add = {name: parser.add_argument_group(name).add_argument for name in groups}
     add["data"]("--data", default="mnist", metavar="FILE", help="mnist, fashion_mnist or FILE.npz")
-    limit = ("data", "--limit", 10**9, 10, 10**9, "training images to use, from the first on")
+    limit = ("data", "--limit", 10**9, 10, 10**9, "training images, the first N")
     numbers = [*NUMBERS, limit, ("training", "--seed", 0, 0, 2**31 - 1, "random seed")]
     for group, name, default, low, high, text in numbers:
-        text = f"{text}, {low:,} to {high:,} (default: {default:,})"
+        text += f", {low:,} to {high:,} (default: {default:,})".replace("1,000,000,000", "all")
         add[group](name, type=type(default), default=default, metavar="N", help=text)
     add["training"]("--resume", action="store_true", help="continue the run in --model-dir")
     add["hardware"]("--bfloat16", action="store_true", help="mixed precision, in bfloat16")
@@ -105,7 +98,11 @@ try:
     from keras import layers
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
     tf.config.list_physical_devices()  # starts the drivers, which have messages of their own
+except ImportError as error:
+    os.write(screen, f"error: {error}; pip install -r requirements.txt\n".encode())
+    sys.exit(2)
 finally:
     os.dup2(screen, 2)
 
@@ -291,7 +288,7 @@ def pca_projection(codes):
 
 
 def plot_latent_space(path, codes, labels):
-    """Plot codes (n, latent_dim) as points, one colour for each class, named at its median."""
+    """Plot codes (n, latent_dim) as points, one colour for each class, with its name."""
     directions, names, note = pca_projection(codes)
     figure = Figure(figsize=(8, 7), layout="constrained")
     title = f"z_mean of {len(codes):,} test images; the circle has 95 % of the prior's mass{note}"
@@ -305,14 +302,16 @@ def plot_latent_space(path, codes, labels):
     points = codes @ directions.T
     axes.scatter(*points[order].T, s=8, color=colours[index[order]], linewidths=0)
     for number, label in enumerate(classes if 1 < len(classes) <= 30 else ()):
-        middle = np.median(points[index == number], axis=0)
+        each = points[index == number]  # the label is where the class is dense
+        distances = np.linalg.norm(each[:, np.newaxis] - each, axis=2)
+        middle = each[np.argmin(np.quantile(distances, 0.2, axis=1))]
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colours[number]}
         style = {"fontsize": 14, "ha": "center", "va": "center", "parse_math": False}
         axes.text(*middle, label, bbox=box, **style)
     save(path, figure.savefig)
 
 
-def plot_manifold(path, codes, decoder, side=20):
+def plot_manifold(path, codes, decoder, noun, side=20):
     """Plot side x side decoded points of the plane, each for an equal share of the prior."""
     directions, names, note = pca_projection(codes)
     quantiles = [statistics.NormalDist().inv_cdf((step + 0.5) / side) for step in range(side)]
@@ -320,7 +319,7 @@ def plot_manifold(path, codes, decoder, side=20):
     z = np.stack([across, up], axis=-1).reshape(-1, 2) @ directions
     tiles = decoder(tf.constant(z, tf.float32)).numpy()
     figure = Figure(figsize=(8, 8.5), layout="constrained")
-    title = f"Every point decodes to an image (ticks: quantiles of the prior){note}"
+    title = f"Every point decodes to a {noun} (ticks: quantiles of the prior){note}"
     axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
     _, height, width, channels = tiles.shape
     image = tiles.reshape(side, side, height, width, channels).swapaxes(1, 2)
@@ -339,13 +338,15 @@ def plot_all(options, encoder, decoder, images, labels, history):
     batches = eval_dataset(images, None, options.seed, "test")
     codes = np.concatenate([encoder(batch)[0] for batch in batches])
     plot_latent_space(folder / "vae_latent_space.png", codes, labels)
-    plot_manifold(folder / "vae_manifold.png", codes, decoder)
-    rows, names = [images[:10] / 255, decoder(codes[:10])], ["test image", "decoded"]
-    title = f"Each image from its z_mean, {codes.shape[1]} numbers"
+    noun = "digit" if options.data == "mnist" else "picture"
+    plot_manifold(folder / "vae_manifold.png", codes, decoder, noun)
+    rows, names = [images[:10] / 255, decoder(codes[:10])], [f"test {noun}", "decoded"]
+    numbers = "two" if codes.shape[1] == 2 else codes.shape[1]
+    title = f"Each {noun} from {numbers} numbers, its z_mean"
     plot_image_rows(folder / "vae_reconstructions.png", title, rows, names)
     z = tf.random.stateless_normal((4 * 10, codes.shape[1]), stateless_seed(options.seed, "plots"))
     samples = tf.reshape(decoder(z), (4, 10, *images.shape[1:]))
-    plot_image_rows(folder / "vae_samples.png", "New images, sampled from the prior", samples)
+    plot_image_rows(folder / "vae_samples.png", f"New {noun}s, sampled from the prior", samples)
     plot_history(folder / "vae_loss.png", history)
 
 
@@ -368,9 +369,9 @@ def main(options):
     results = evaluate(encoder, logits, test, options.importance_samples, options.seed)
     probabilities = layers.Activation("sigmoid", dtype="float32")(logits.output)
     decoder = keras.Model(logits.input, probabilities, name="decoder")
+    report(options, results, run)
     save(options.model_dir / "encoder.keras", encoder.save)
     save(options.model_dir / "decoder.keras", decoder.save)
-    report(options, results, run)
     plot_all(options, encoder, decoder, test, test_labels, run.history)
     run.keep(0)
     print(f"See {options.images_dir}/vae_manifold.png first. To generate images as files:")
@@ -378,8 +379,6 @@ def main(options):
 
 
 # ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ==============
-
-matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
 class InputError(ValueError):
@@ -389,9 +388,8 @@ class InputError(ValueError):
 def load_images(source, limit):
     """Return training, validation and test images, and the labels of the test images (n,).
 
-    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, 5,000 at most, is for
-    validation. Without x_test, a random tenth of x_train is the test set. `limit` keeps the first
-    images for training, and a fifth as many for validation and for the test.
+    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is for
+    validation; without x_test, a random tenth is for the test. `limit` is of training images.
     """
     arrays = read_arrays(source)
     images, labels = check_images(arrays, "train", source)
@@ -501,10 +499,8 @@ def fit(model, networks, parts, prepare, validation_dataset, options):
         print(f"images {train.shape[1:]}: {counts}; {run.parameters:,} parameters")
         print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
     model._maybe_symbolic_build = lambda **batch: None  # fails with several devices in Keras 3.15
-    results, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
-    model.get_metrics_result = lambda: {
-        k: v[None] if several() else v for k, v in results().items()
-    }
+    values, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
+    model.get_metrics_result = lambda: {k: v[None] if several() else v for k, v in values().items()}
     model.fit(
         train_dataset(train, prepare, options, first_epoch),
         initial_epoch=first_epoch,
@@ -593,7 +589,8 @@ def report(options, results, run):
     changed = any(vars(options)[name] != usual[name] for name in usual if name not in free)
     print(f"\nmeans over the test images, after {run.seconds:.0f} s of training:")
     for name, unit, better, expected in METRICS:
-        text = f"  {name:<15}{results[name]:9.{DECIMALS}f} {unit:<6}{better:<17}"
+        value = results[name.lower().replace(" ", "_")]
+        text = f"  {name:<15}{value:9.{DECIMALS}f} {unit:<16}{better:<18}"
         print(text.rstrip() if changed else f"{text}expected {expected}")
     rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
     history = "".join(",".join(map(str, row)) + "\n" for row in rows)
@@ -611,6 +608,7 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes = figure.add_subplot(title=title, frame_on=False)
     image = tiles.swapaxes(1, 2).reshape(count * height, columns * width, channels)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    axes.tick_params(length=0)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
     if colours:
         figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
@@ -624,7 +622,7 @@ def plot_history(path, history):
     for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         epochs = range(1 + first, len(history[name]) + 1)
         axes.plot(epochs, history[name][first:], ".-", epochs, history[f"val_{name}"][first:], ".-")
-        axes.set(title=title, xlabel="epoch")
+        axes.set(title=title, xlabel="epoch" + ", from the second on" * first)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(["training", "validation"])
     save(path, figure.savefig)

@@ -23,6 +23,13 @@ def test_wrong_options(script, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script", WRONG)
+def test_a_missing_package(script, tmp_path):
+    (tmp_path / "keras.py").write_text("raise ModuleNotFoundError('no keras')")
+    process = run(script, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    refused(process, "no keras", "pip install -r requirements.txt")
+
+
 def npz(path, **arrays):
     np.savez(path, **arrays)
     return path.read_bytes()

@@ -59,7 +59,11 @@ def test_screen_and_files(finished_run):
     assert "500 to train, 100 to validate, 100 to test; " in process.stdout
     assert "models go to models/" in process.stdout and "expected" not in process.stdout
     assert process.stdout.splitlines()[-1].startswith("python examples/")
-    written = set(re.findall(r"^wrote (.*)$", process.stdout, re.MULTILINE))
+    written = re.findall(r"^wrote (.*)$", process.stdout, re.MULTILINE)
+    in_images = [path.startswith("images/") for path in written]
+    assert in_images == sorted(in_images)  # by folder, below the table of results
+    assert "means over the test images" in process.stdout.partition("wrote ")[0]
+    written = set(written)
     assert written == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     models = {DENOISER: ["encoder.keras", "model.keras"], VAE: ["decoder.keras", "encoder.keras"]}
     expected = {f"images/{name}" for name in PICTURES[script]}
