@@ -16,12 +16,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("encoder", "decoder")
 COLUMNS = 20
 
 
 def parse_options():
     """Return the options of the command line; a wrong one or a missing model ends the script."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    about, command, *_ = __doc__.split("\n\n")
+    example = f"example: {command.strip()}"
+    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("folders", type=Path, nargs="+", metavar="DIR", help="folder of an encoder and a decoder")
@@ -43,7 +46,6 @@ def fail(message):
     sys.exit(2)
 
 
-PARTS = ("encoder", "decoder")
 if __name__ == "__main__":
     OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -55,22 +57,31 @@ except ImportError as error:
     fail(f"{error}; pip install -r examples/requirements.txt")
 
 
+def load(path):
+    """Return the model of a file; a damaged file ends the script."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be opened: {error}")
+
+
 def main(options):
     with np.load(options.data) as arrays:
         digits = arrays["x_test"][:COLUMNS, ..., np.newaxis] / 255
     rows, names = [digits], ["test digit"]
     for folder in options.folders:
-        encoder, decoder = (keras.models.load_model(folder / f"{part}.keras") for part in PARTS)
+        encoder, decoder = (load(folder / f"{part}.keras") for part in PARTS)
         z_mean = encoder(digits)[0]
         rows.append(decoder(z_mean))
-        names.append(f"{z_mean.shape[1]} numbers")
+        names.append(f"{z_mean.shape[1]} dimensions")
     tiles = np.pad(np.array(rows)[..., 0], [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=1)
     count, columns, height, width = tiles.shape
     figure = Figure(figsize=(0.5 * columns + 1, 0.5 * count + 0.4), layout="constrained")
-    axes = figure.add_subplot(title="Each digit from its code", frame_on=False)
+    axes = figure.add_subplot(title="Reconstructions by latent dimension", frame_on=False)
     image = tiles.swapaxes(1, 2).reshape(count * height, columns * width)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=(np.arange(count) + 0.5) * height, yticklabels=names)
+    axes.tick_params(length=0)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.output, dpi=150, bbox_inches="tight")
     print(f"wrote {options.output}")

@@ -4,12 +4,12 @@
 # ///
 """Denoise picture files with the model that StackedDenoisingAutoEncoder.py saved.
 
-    python examples/denoise_pictures.py scan.png more_scans --output clean
+    python examples/denoise_pictures.py scan.png scans --output clean
 
 Takes pictures and folders of them; writes PNG files of the same names and sizes. The model is fully
-convolutional, so a picture is denoised at its own size, a large one in overlapping tiles; it should
-be trained on random crops of such pictures: see pictures_to_npz.py. A model of grey images makes
-all pictures grey. 50 megapixels in RGB take 1.3 GB of memory.
+convolutional, so a picture is denoised at its own size, a large one in overlapping tiles. Train the
+model on random crops of such pictures: see pictures_to_npz.py. A model trained on grey images makes
+all pictures grey. A picture of 50 megapixels in RGB takes 1.3 GB of memory.
 """
 
 import argparse
@@ -17,27 +17,16 @@ import os
 import sys
 from pathlib import Path
 
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
-try:
-    import numpy as np
-    from PIL import Image, ImageOps
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
-
-TILE = 512  # pixels a side that are denoised at a time, a multiple of 4
-MARGIN = 64  # pixels around a tile; a pixel of the output depends on less than that around it
+TILE = 512  # side in pixels of what is denoised at a time, a multiple of 4
+MARGIN = 64  # pixels around a tile, more than an output pixel depends on
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
 def parse_options():
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    """Return the options of the command line; a wrong one or a missing file ends the script."""
+    about, command, *_ = __doc__.split("\n\n")
+    example = f"example: {command.strip()}"
+    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("paths", type=Path, nargs="+", metavar="PATH", help="a picture or a folder of pictures")
@@ -45,11 +34,30 @@ def parse_options():
     add("--model-dir", type=Path, default=Path("models/denoiser"), metavar="DIR",
         help="folder of model.keras (default: models/denoiser)")  # fmt: skip
     add("--force", action="store_true", help="overwrite existing files")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.targets = find_targets(options)
+    path = options.model_dir / "model.keras"
+    if not path.is_file():
+        fail(f"{path} does not exist; train the model first, or give --model-dir")
+    return options
+
+
+def find_targets(options):
+    """Return {picture file: PNG file to write}; no two may be the same."""
+    found = find_pictures(options.paths)
+    targets = {file: (options.output / name).with_suffix(".png") for file, name in found.items()}
+    if not targets:
+        fail(f"no pictures in {', '.join(map(str, options.paths))}; accepted: {', '.join(FORMATS)}")
+    if len(set(targets.values())) < len(targets):
+        fail("two pictures would be written to one file; accepted: different names")
+    for target in targets.values():
+        if target.exists() and not options.force:
+            fail(f"{target} exists; --force overwrites it")
+    return targets
 
 
 def find_pictures(paths):
-    """Return {file: its name below the path that was given}; hidden files are skipped."""
+    """Return {picture file: its path relative to its folder}; hidden files are skipped."""
     found = {}
     for path in paths:
         if not path.exists():
@@ -63,11 +71,36 @@ def find_pictures(paths):
     return found
 
 
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+    import numpy as np
+    from PIL import Image, ImageOps
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
+
+def load(path):
+    """Return the model of a file; a damaged file ends the script."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be opened: {error}")
+
+
 def read_picture(path, channels):
     """Return a picture file as a Pillow image with 1 or 3 channels, alpha put on white."""
     with Image.open(path) as picture:
-        picture = ImageOps.exif_transpose(picture)  # as the camera was held
-        if picture.mode.startswith("I"):  # 16 bits, of which convert() would keep the lower 8
+        picture = ImageOps.exif_transpose(picture)  # turned upright
+        if picture.mode.startswith("I"):  # 16 bits; convert() would keep only the lower 8
             picture = Image.fromarray(np.uint8(np.asarray(picture) // 256))
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
@@ -83,7 +116,7 @@ def denoise(model, pixels, tile=TILE):
         for left in range(0, width, tile):
             above, before = max(0, top - MARGIN), max(0, left - MARGIN)
             part = pixels[above : top + tile + MARGIN, before : left + tile + MARGIN]
-            # By reflection to multiples of 4, which the model takes; it repeats for tiny pictures.
+            # The model needs multiples of 4; the reflection is repeated for tiny pictures.
             sides = [(0, -part.shape[0] % 4), (0, -part.shape[1] % 4), (0, 0)]
             part = np.pad(part, sides, mode="reflect").astype(np.float32) / 255
             part = np.asarray(model(part[np.newaxis]))[0, top - above :, left - before :]
@@ -93,26 +126,8 @@ def denoise(model, pixels, tile=TILE):
 
 
 def main(options):
-    pictures = find_pictures(options.paths)
-    targets = [(options.output / name).with_suffix(".png") for name in pictures.values()]
-    if not pictures:
-        fail(f"no pictures in {', '.join(map(str, options.paths))}; accepted: {', '.join(FORMATS)}")
-    if len(set(targets)) < len(targets):
-        fail("two pictures would be written to one file; accepted: different names")
-    for target in targets:
-        if target.exists() and not options.force:
-            fail(f"{target} exists; --force overwrites it")
-    path = options.model_dir / "model.keras"
-    if not path.is_file():
-        fail(f"{path} does not exist; train the model first, or give --model-dir")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
-        fail(f"{path} cannot be opened: {error}")
-    for path, target in zip(pictures, targets, strict=True):
+    model = load(options.model_dir / "model.keras")
+    for path, target in options.targets.items():
         try:
             pixels = np.atleast_3d(np.asarray(read_picture(path, model.input_shape[3])))
         except Exception as error:  # Pillow reports a damaged file in many ways
@@ -124,7 +139,4 @@ def main(options):
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_options())
-    except ImportError as error:  # of Keras
-        fail(f"{error}; pip install -r examples/requirements.txt")
+    main(OPTIONS)

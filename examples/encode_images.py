@@ -16,21 +16,11 @@ import sys
 from pathlib import Path
 
 
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
-try:
-    import numpy as np
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
-
-
 def parse_options():
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    """Return the options of the command line; a wrong one or a missing file ends the script."""
+    about, command, *_ = __doc__.split("\n\n")
+    example = f"example: {command.strip()}"
+    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("path", type=Path, metavar="FILE", help=".npz file with x_train or x_test")
@@ -38,11 +28,43 @@ def parse_options():
     add("--model-dir", type=Path, default=Path("models/vae"), metavar="DIR",
         help="folder of encoder.keras (default: models/vae)")  # fmt: skip
     add("--force", action="store_true", help="overwrite an existing file")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.output.exists() and not options.force:
+        fail(f"{options.output} exists; --force overwrites it")
+    if not options.path.is_file():
+        fail(f"{options.path} is not a file")
+    path = options.model_dir / "encoder.keras"
+    if not path.is_file():
+        fail(f"{path} does not exist; train the model first, or give --model-dir")
+    return options
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+    import numpy as np
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
+
+def load(path):
+    """Return the model of a file; a damaged file ends the script."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be opened: {error}")
 
 
 def read_images(path, shape):
-    """Return images (n, *shape) in [0, 1] and, or None, their labels (n,)."""
+    """Return images (n, *shape) in [0, 1], and their labels (n,) or None."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -66,20 +88,7 @@ def read_images(path, shape):
 
 
 def main(options):
-    if options.output.exists() and not options.force:
-        fail(f"{options.output} exists; --force overwrites it")
-    if not options.path.is_file():
-        fail(f"{options.path} is not a file")
-    path = options.model_dir / "encoder.keras"
-    if not path.is_file():
-        fail(f"{path} does not exist; train the model first, or give --model-dir")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-
-    try:
-        encoder = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
-        fail(f"{path} cannot be opened: {error}")
+    encoder = load(options.model_dir / "encoder.keras")
     images, labels = read_images(options.path, encoder.input_shape[1:])
     z_mean, z_log_sigma = encoder.predict(images, batch_size=500, verbose=0)
     about = {} if labels is None else {"labels": labels}
@@ -90,7 +99,4 @@ def main(options):
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_options())
-    except ImportError as error:  # of Keras
-        fail(f"{error}; pip install -r examples/requirements.txt")
+    main(OPTIONS)

@@ -8,8 +8,8 @@
 
 Opens the VAE that VariationalAutoEncoder_tf2.py saved, and writes images/vae_explorer.html: one
 file that opens from disk in any browser, without a server and without the network. It holds digits
-decoded on a grid of the plane, between which it blends, and test digits with their places. The page
-is made from latent_explorer.html beside this script.
+decoded on a grid of the plane, and blends them between the grid points. It also holds test digits
+with their codes. The page is made from latent_explorer.html beside this script.
 """
 
 import argparse
@@ -23,11 +23,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("encoder", "decoder")
 
 
 def parse_options():
     """Return the options of the command line; a wrong one or a missing model ends the script."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    about, command, *_ = __doc__.split("\n\n")
+    example = f"example: {command.strip()}"
+    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("--model-dir", type=Path, default=Path("models/vae"), metavar="DIR",
@@ -37,10 +40,8 @@ def parse_options():
     add("--output", type=Path, default=ROOT / "images" / "vae_explorer.html", metavar="FILE",
         help="the page (default: images/vae_explorer.html)")  # fmt: skip
     options = parser.parse_args()
-    for path in (
-        options.data,
-        *(options.model_dir / name for name in ("encoder.keras", "decoder.keras")),
-    ):
+    models = [options.model_dir / f"{part}.keras" for part in PARTS]
+    for path in (options.data, *models):
         if not path.is_file():
             fail(f"{path} does not exist; train the models first, or give --model-dir and --data")
     return options
@@ -62,28 +63,24 @@ try:
 except ImportError as error:
     fail(f"{error}; pip install -r examples/requirements.txt")
 
-QUANTILES = 64  # of the prior, along each axis: knots of the grid
-OUTER = [
-    1.7,
-    1.88,
-    2.08,
-    2.18,
-    2.3,
-    2.6,
-    2.8,
-    3.0,
-    3.25,
-    3.5,
-    3.8,
-    4.2,
-]  # more, where those are few
+QUANTILES = 64  # of the prior along each axis, at which the plane is decoded
+# More coordinates further out, where quantiles are sparse.
+OUTER = [1.7, 1.88, 2.08, 2.18, 2.3, 2.6, 2.8, 3.0, 3.25, 3.5, 3.8, 4.2]
 POINTS = 1500  # test digits
-COLUMNS = 50  # of test digits in their picture
-MASS = 0.95  # of the prior, in the circle
+COLUMNS = 50  # of the picture that holds the test digits
+MASS = 0.95  # share of the prior inside the circle
+
+
+def load(path):
+    """Return the model of a file; a damaged file ends the script."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be opened: {error}")
 
 
 def knots():
-    """Return the coordinates at which the plane is decoded, along each axis, in rising order."""
+    """Return the coordinates at which the plane is decoded, along each axis, in ascending order."""
     prior = statistics.NormalDist()
     inner = [prior.inv_cdf((step + 0.5) / QUANTILES) for step in range(QUANTILES)]
     return sorted([*inner, *OUTER, *(-knot for knot in OUTER)])
@@ -94,7 +91,7 @@ def data_url(tiles):
     rows, columns, height, width = tiles.shape
     image_grid = tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
     file = io.BytesIO()
-    # Steps of 4 of the 256 greys: not to be seen, and half the size.
+    # Only 64 grey levels: the difference is invisible, and the file is half as large.
     Image.fromarray(np.uint8(np.clip(np.rint(image_grid * 63.75) * 4, 0, 255))).save(
         file, "PNG", optimize=True
     )
@@ -105,8 +102,9 @@ def main(options):
     with np.load(options.data) as arrays:
         images = arrays["x_test"][:POINTS].astype(np.float32) / 255
         labels = arrays["y_test"][:POINTS].tolist()
-    encoder = keras.models.load_model(options.model_dir / "encoder.keras")
-    decoder = keras.models.load_model(options.model_dir / "decoder.keras")
+    encoder, decoder = (load(options.model_dir / f"{part}.keras") for part in PARTS)
+    if [*encoder.output_shape, decoder.input_shape] != 3 * [(None, 2)]:
+        fail(f"{options.model_dir}: accepted: models with 2 latent dimensions")
     codes, _ = encoder.predict(images[..., np.newaxis], batch_size=500, verbose=0)
     side = images.shape[1]
     grid = np.stack(np.meshgrid(knots(), knots()), axis=-1)  # [row, column] is (z[0], z[1])

@@ -19,11 +19,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("encoder", "decoder")
 
 
 def parse_options():
     """Return the options of the command line; a wrong one or a missing model ends the script."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    about, command, *_ = __doc__.split("\n\n")
+    example = f"example: {command.strip()}"
+    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("--model-dir", type=Path, default=Path("models/vae"), metavar="DIR",
@@ -33,10 +36,8 @@ def parse_options():
     add("--images-dir", type=Path, default=ROOT / "images", metavar="DIR",
         help="folder for the pictures (default: images)")  # fmt: skip
     options = parser.parse_args()
-    for path in (
-        options.data,
-        *(options.model_dir / name for name in ("encoder.keras", "decoder.keras")),
-    ):
+    models = [options.model_dir / f"{part}.keras" for part in PARTS]
+    for path in (options.data, *models):
         if not path.is_file():
             fail(f"{path} does not exist; train the models first, or give --model-dir and --data")
     return options
@@ -64,6 +65,14 @@ except ImportError as error:
 PAIRS = [(0, 1), (2, 7), (3, 8), (4, 9), (5, 6), (6, 0), (7, 1), (8, 5)]  # classes
 STEPS = 14  # digits from one to the other
 FRAMES, FPS = 150, 15
+
+
+def load(path):
+    """Return the model of a file; a damaged file ends the script."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be opened: {error}")
 
 
 def draw_interpolation(path, images, labels, codes, decoder):
@@ -126,9 +135,9 @@ def draw_tour(path, labels, codes, decoder):
         picture.set_data(digits[frame])
 
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # or the panels would shift from frame to frame
+    figure.set_layout_engine("none")  # otherwise panels move between frames
     FuncAnimation(figure, update, frames=FRAMES).save(path, PillowWriter(fps=FPS), dpi=75)
-    # One palette for all frames and no dithering: then frames differ little, and compress well.
+    # With one palette and no dithering, frames differ little and compress well.
     with Image.open(path) as animation:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
     palette = frames[0].quantize(128)
@@ -139,8 +148,9 @@ def draw_tour(path, labels, codes, decoder):
 def main(options):
     with np.load(options.data) as arrays:
         images, labels = arrays["x_test"].astype(np.float32) / 255, arrays["y_test"]
-    encoder = keras.models.load_model(options.model_dir / "encoder.keras")
-    decoder = keras.models.load_model(options.model_dir / "decoder.keras")
+    encoder, decoder = (load(options.model_dir / f"{part}.keras") for part in PARTS)
+    if [*encoder.output_shape, decoder.input_shape] != 3 * [(None, 2)]:
+        fail(f"{options.model_dir}: accepted: models with 2 latent dimensions")
     codes, _ = encoder.predict(images[..., np.newaxis], batch_size=500, verbose=0)
     options.images_dir.mkdir(parents=True, exist_ok=True)
     interpolation = options.images_dir / "vae_interpolation.png"

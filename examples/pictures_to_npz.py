@@ -4,36 +4,27 @@
 # ///
 """Collect a folder of pictures in an .npz file, on which both scripts can train with --data.
 
-    python examples/pictures_to_npz.py photos --output photos.npz --size 64
-    python examples/pictures_to_npz.py photos --output patches.npz --crop 32 --count 50000 --grey
+    python examples/pictures_to_npz.py photos --output new.npz --size 64
 
 Writes an array x_train of images, uint8 (n, height, width, 1 or 3), and y_train, the subfolder of
 each. Takes PNG, JPEG, BMP and GIF files; hidden files are skipped, and alpha is put on white.
+Training on large pictures needs random crops:
+
+    python examples/pictures_to_npz.py photos --output patches.npz --crop 32 --count 50000 --grey
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
-try:
-    import numpy as np
-    from PIL import Image, ImageOps
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
-
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
 def parse_options():
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    """Return the options of the command line; a wrong one or a missing folder ends the script."""
+    about, command, *_ = __doc__.split("\n\n")
+    example = f"example: {command.strip()}"
+    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="folder of pictures, with or without subfolders")
@@ -42,15 +33,16 @@ def parse_options():
     size.add_argument("--size", type=int, metavar="N", help="resize to N x N pixels, 8 to 256")
     size.add_argument("--crop", type=int, metavar="N", help="random crops of N x N, 8 to 256")
     add("--count", type=int, default=10000, metavar="N", help="number of crops (default: 10,000)")
-    add("--grey", action="store_true", help="one channel in place of three")
+    add("--grey", action="store_true", help="one channel instead of three")
     add("--seed", type=int, default=0, metavar="N", help="seed of the crops (default: 0)")
     add("--force", action="store_true", help="overwrite an existing file")
     options = parser.parse_args()
     for name in ("size", "crop"):
         if vars(options)[name] is not None and not 8 <= vars(options)[name] <= 256:
             fail(f"--{name} {vars(options)[name]}: accepted: 8 to 256")
-    if options.count < 1 or options.seed < 0:
-        fail(f"--count {options.count} --seed {options.seed}: accepted: from 1, from 0")
+    for name, low in (("count", 1), ("seed", 0)):
+        if vars(options)[name] < low:
+            fail(f"--{name} {vars(options)[name]}: accepted: {low} or more")
     if options.output.exists() and not options.force:
         fail(f"{options.output} exists; --force overwrites it")
     if not options.folder.is_dir():
@@ -58,11 +50,26 @@ def parse_options():
     return options
 
 
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+try:
+    import numpy as np
+    from PIL import Image, ImageOps
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
+
 def read_picture(path, grey=False):
     """Return a picture file as uint8 (height, width, 1 or 3), alpha put on white."""
     with Image.open(path) as picture:
-        picture = ImageOps.exif_transpose(picture)  # as the camera was held
-        if picture.mode.startswith("I"):  # 16 bits, of which convert() would keep the lower 8
+        picture = ImageOps.exif_transpose(picture)  # turned upright
+        if picture.mode.startswith("I"):  # 16 bits; convert() would keep only the lower 8
             picture = Image.fromarray(np.uint8(np.asarray(picture) // 256))
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
@@ -120,4 +127,4 @@ def main(options):
 
 
 if __name__ == "__main__":
-    main(parse_options())
+    main(OPTIONS)

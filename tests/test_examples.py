@@ -1,5 +1,6 @@
 """Picture files in and out: names, sizes, formats, and nothing overwritten unless asked to."""
 
+import ast
 import gzip
 import importlib.util
 import re
@@ -186,6 +187,7 @@ def test_the_recipe_for_idx_files(tmp_path, vae):
 
 
 MODEL_FILES = ("denoiser/model", "denoiser/encoder", "vae/encoder", "vae/decoder")
+PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "PIL", "sklearn", "scipy")
 WORDS = {  # of a command that gets as far as importing what it needs
     "codes_as_features": "--model-dir .",
     "compare_dimensions": "vae",
@@ -206,26 +208,76 @@ def test_every_example_is_among_them():
     assert set(WORDS) == {path.stem for path in (ROOT / "examples").glob("*.py")}
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_help_mistakes_and_missing_packages(name, tmp_path):
-    """Each is answered in one line and without TensorFlow, which a stand-in makes impossible."""
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """Settings to run an example in a folder of empty models, without any package installed."""
+    folder, missing = tmp_path_factory.mktemp("bare"), tmp_path_factory.mktemp("missing")
     for path in MODEL_FILES:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / f"{path}.keras").touch()
-    draw(tmp_path / "a.png")
-    np.savez(tmp_path / "a.npz", x_test=np.zeros((2, 28, 28), np.uint8))
-    missing = tmp_path / "missing"
-    missing.mkdir()
-    without = {"cwd": tmp_path, "PYTHONPATH": str(missing)}
-    for module in ("tensorflow", "keras"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / f"{path}.keras").touch()
+    draw(folder / "a.png")
+    np.savez(folder / "a.npz", x_test=np.zeros((2, 28, 28), np.uint8))
+    for module in PACKAGES:
         (missing / f"{module}.py").write_text(f"raise ModuleNotFoundError('no {module}')")
-    process = example(name, "--help", **without)
+    return {"cwd": folder, "PYTHONPATH": str(missing)}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_help_mistakes_and_missing_packages(name, bare):
+    process = example(name, "--help", COLUMNS="80", **bare)
     assert process.returncode == 0 and process.stdout.startswith("usage: ")
+    source = ast.parse((ROOT / "examples" / f"{name}.py").read_text())
+    _, command, *_ = ast.get_docstring(source, clean=False).split("\n\n")
+    assert command.startswith(f"    python examples/{name}.py")
+    assert process.stdout.endswith(f"\nexample: {command.strip()}\n")  # in one line
     assert "default: None" not in process.stdout
-    refused(example(name, "--no-such-option", **without), "see --help")
-    package = "keras"
-    if name == "pictures_to_npz":
-        package = "PIL"
-        (missing / "PIL.py").write_text("raise ModuleNotFoundError('no PIL')")
-    process = example(name, *WORDS[name].split(), **without)
-    refused(process, f"no {package}", "pip install -r examples/requirements.txt")
+    refused(example(name, "--no-such-option", **bare), "see --help")
+    process = example(name, *WORDS[name].split(), **bare)
+    refused(process, "error: no ", "pip install -r examples/requirements.txt")
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        ("codes_as_features --limit 5", "--limit 5: accepted: 1,000 to 60,000"),
+        ("codes_as_features --limit 60001", "--limit 60,001: accepted: 1,000 to 60,000"),
+        ("codes_as_features --model-dir none", "none/denoiser/encoder.keras does not exist"),
+        ("compare_dimensions vae denoiser", "denoiser/decoder.keras does not exist"),
+        ("denoise_page --model-dir none", "none/model.keras does not exist"),
+        ("denoise_pictures none.png --output out", "none.png does not exist"),
+        ("denoise_pictures vae --output out", "no pictures in vae; accepted: .png"),
+        ("denoise_pictures a.png --output .", "a.png exists; --force overwrites it"),
+        ("denoise_pictures a.png --output out", "models/denoiser/model.keras does not exist"),
+        ("encode_images none.npz --output out.npz", "none.npz is not a file"),
+        ("encode_images a.npz --output a.npz", "a.npz exists; --force overwrites it"),
+        ("encode_images a.npz --output out.npz", "models/vae/encoder.keras does not exist"),
+        ("generate_digits --output out --count 0", "--count 0: accepted: 1 or more"),
+        ("generate_digits --output out", "models/vae/decoder.keras does not exist"),
+        ("latent_explorer", "models/vae/encoder.keras does not exist"),
+        ("latent_tour --model-dir vae --data none", "none does not exist"),
+        ("pictures_to_npz none --output out.npz", "none is not a folder"),
+        ("pictures_to_npz . --output out.npz --size 5", "--size 5: accepted: 8 to 256"),
+        ("plane_forming --epochs 0", "--epochs 0: accepted: 1 to 100"),
+        ("plane_forming --limit 60000", "--limit 60,000: accepted: 10 to 55,000"),
+    ],
+)
+def test_mistakes_need_no_package(words, text, bare):
+    refused(example(*words.split(), **bare), f"error: {text}")
+    assert not (bare["cwd"] / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["codes_as_features", "compare_dimensions", "latent_explorer", "latent_tour"]
+)
+def test_damaged_models_and_models_without_a_plane(name, bare, place):
+    def last_line(words, folder):
+        process = example(name, *words, cwd=folder)
+        assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
+        return process.stderr.splitlines()[-1]
+
+    line = last_line(WORDS[name].split(), bare["cwd"])  # TensorFlow prints lines of its own
+    assert re.match(r"error: .*encoder\.keras cannot be opened: ", line)
+    if name != "compare_dimensions":
+        words = ["--model-dir", "models" if name == "codes_as_features" else "models/vae"]
+        accepted = "error: models/vae: accepted: models with 2 latent dimensions"
+        assert last_line(words, place) == accepted
