@@ -19,33 +19,80 @@ import sys
 from pathlib import Path
 
 
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
-try:
-    import numpy as np
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
-
-ROOT = Path(__file__).resolve().parent.parent
-DIGITS = 40  # test digits to choose from
-LAYERS = ("Conv2D", "Conv2DTranspose", "Add", "Activation")
-ACTIVATIONS = ("linear", "relu", "sigmoid")
-
-
 def parse_options():
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    """Return the options of the command line; a wrong one or a missing model ends the script."""
+    about, command, *_ = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(
+        description=about, epilog=f"example: {command.strip()}", allow_abbrev=False
+    )
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("--model-dir", type=Path, default=Path("models/denoiser"), metavar="DIR",
         help="folder of model.keras (default: models/denoiser)")  # fmt: skip
     add("--output", type=Path, default=Path("images/denoiser.html"), metavar="FILE",
         help="the page (default: images/denoiser.html)")  # fmt: skip
-    return parser.parse_args()
+    options = parser.parse_args()
+    path = options.model_dir / "model.keras"
+    if not path.is_file():
+        fail(f"{path} does not exist; train the model first, or give --model-dir")
+    return options
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+    import numpy as np
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = 40  # test digits to choose from
+IMAGE = (1, 28, 28, 1)
+LAYERS = {  # what the page can run, in functional models that use each layer once
+    "Conv2D": "square kernels, padding 'same', a bias, one group",
+    "Conv2DTranspose": "the same, without dilation and output padding",
+    "Add": "inputs of equal shapes",
+    "Activation": "one of ACTIVATIONS",
+}
+ACTIVATIONS = ("linear", "relu", "sigmoid")
+SEE = f"LAYERS in {Path(__file__).name} lists what is accepted"
+
+
+def load(path):
+    """Return the model of a file; a damaged file or a model of other images ends the script."""
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be opened: {error}")
+    except TypeError:  # its text holds the whole configuration
+        fail(f"{path} has a layer of an unknown class; {SEE}")
+    if not is_functional(model):
+        fail(f"{path}: accepted: a functional model with one input and one output")
+    if not keeps_the_shape(model):
+        fail(f"{path} does not turn images of shape {IMAGE[1:]} into images of that shape")
+    return model
+
+
+def keeps_the_shape(model):
+    """Return whether a model turns digits into images of the same shape."""
+    taken = model.input_shape
+    try:
+        return len(taken) == 4 and taken[3] == 1 and model.compute_output_shape(IMAGE) == IMAGE
+    except ValueError:  # the model takes another size, or an Add gets two sizes
+        return False
+
+
+def is_functional(model):
+    """Return whether a model is a functional one with one input and one output."""
+    return type(model).__name__ == "Functional" and len(model.inputs) == len(model.outputs) == 1
 
 
 def sources(layer):
@@ -64,43 +111,62 @@ def describe(model, weights, inputs=(0,), layers=None):
         inputs: the number of the value that the model gets: 0 is the image, n the nth layer's.
         layers: what is described so far.
     """
-    layers, config, values = [] if layers is None else layers, model.get_config(), {}
-    for entry in config["layers"]:
+    layers, values = [] if layers is None else layers, {}
+    known = {layer.name: layer for layer in model.layers}  # operations such as x + y are not there
+    for entry in model.get_config()["layers"]:
         kind, name = entry["class_name"], entry["config"]["name"]
         if kind == "InputLayer":
             values[name] = inputs[0]
             continue
-        taken, layer = [values[source] for source in sources(entry)], model.get_layer(name)
-        if kind == "Functional":
+        layer = known.get(name)
+        if layer is None or len(entry["inbound_nodes"]) != 1:
+            refuse(entry)
+        taken = [values[source] for source in sources(entry)]
+        if is_functional(layer):
             describe(layer, weights, taken, layers)
         else:
-            layers.append(one_layer(layer, kind, taken, weights))
+            layers.append(one_layer(layer, entry, taken, weights))
         values[name] = len(layers)
     return layers
 
 
-def one_layer(layer, kind, inputs, weights):
+def refuse(entry):
+    """End the script because of a layer that the page cannot run, an entry of a configuration."""
+    config = entry["config"]
+    activation = config.get("activation", "linear")
+    if isinstance(activation, dict):  # a layer itself
+        activation = activation["class_name"]
+    about = f"layer {config['name']} ({entry['class_name']}, activation {activation})"
+    fail(f"the page cannot run {about}; {SEE}")
+
+
+def one_layer(layer, entry, inputs, weights):
     """Return one layer as the page runs it; kernels become (height, width, inputs, outputs)."""
-    config = layer.get_config()
+    kind, config = entry["class_name"], entry["config"]
     about = {"type": kind, "inputs": inputs, "activation": config.get("activation", "linear")}
     known = kind in LAYERS and about["activation"] in ACTIVATIONS
+    if kind == "Add":
+        known = len({tensor.shape for tensor in layer.input}) == 1
     if known and kind.startswith("Conv2D"):
         size, stride, dilation = (
             config[key] for key in ("kernel_size", "strides", "dilation_rate")
         )
         known = all(len(set(pair)) == 1 for pair in (size, stride, dilation))
         known = known and config["padding"] == "same" and config["use_bias"]
+        known = known and config["data_format"] == "channels_last"
         known = known and config.get("groups", 1) == 1
         known = known and (kind == "Conv2D" or dilation[0] == 1)
+        known = known and config.get("output_padding") is None
         about |= {"size": size[0], "stride": stride[0], "dilation": dilation[0]}
+    if not known:
+        refuse(entry)
+    if kind.startswith("Conv2D"):
         kernel, bias = layer.get_weights()
         kernel = kernel if kind == "Conv2D" else kernel.swapaxes(2, 3)
         for name, values in (("kernel", kernel), ("bias", bias)):
             start = sum(part.size for part in weights)
             about[name] = [start, start + values.size]
             weights.append(values)
-    if not known:
-        fail(f"layer {layer.name}, a {kind} with {config}: the page cannot run it; see LAYERS")
     return about
 
 
@@ -109,18 +175,7 @@ def base64_of(array):
 
 
 def main(options):
-    path = options.model_dir / "model.keras"
-    if not path.is_file():
-        fail(f"{path} does not exist; train the model first, or give --model-dir")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
-        fail(f"{path} cannot be opened: {error}")
-    if model.input_shape[3] != 1:
-        fail(f"{path} takes images of {model.input_shape[3]} channels; accepted: 1")
+    model = load(options.model_dir / "model.keras")
     weights, arrays = [], np.load(ROOT / "data/mnist.npz")
     layers = describe(model, weights)
     numbers = np.concatenate([part.ravel() for part in weights]).astype("<f2")
@@ -134,7 +189,4 @@ def main(options):
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_options())
-    except ImportError as error:  # of Keras
-        fail(f"{error}; pip install -r examples/requirements.txt")
+    main(OPTIONS)

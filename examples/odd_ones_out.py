@@ -9,8 +9,8 @@
 
     python examples/odd_ones_out.py
 
-Each image gets scores, higher for odder ones: the VAE's negative ELBO and importance-weighted bound
-in nats, and the denoiser's mean squared error. Draws the 40 oddest test digits beside 40 typical
+Each image gets scores, higher for odder ones: the VAE's negative ELBO and negative IWAE bound in
+nats, and the denoiser's mean squared error. Draws the 40 oddest test digits beside 40 typical
 ones, and prints a table of how well the scores tell test digits from other images: digits turned by
 90 degrees, digits mirrored, Fashion-MNIST if Keras has it in its cache, and noise.
 """
@@ -20,30 +20,15 @@ import os
 import sys
 from pathlib import Path
 
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
-try:
-    import numpy as np
-    from matplotlib.figure import Figure
-    from sklearn.decomposition import PCA
-    from sklearn.ensemble import IsolationForest
-    from sklearn.metrics import average_precision_score, roc_auc_score
-    from sklearn.neighbors import NearestNeighbors
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
-
-DATA = Path(__file__).resolve().parent.parent / "data/mnist.npz"
-SAMPLES = 50  # of z, for the importance-weighted bound
+MODELS = ("vae/encoder.keras", "vae/decoder.keras", "denoiser/model.keras")
 
 
 def parse_options():
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    """Return the options of the command line; a wrong one or a missing model ends the script."""
+    about, command, *_ = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(
+        description=about, epilog=f"example: {command.strip()}", allow_abbrev=False
+    )
     parser.error = lambda message: fail(f"{message}; see --help")
     add = parser.add_argument
     add("--limit", type=int, default=2000, metavar="N",
@@ -55,26 +40,50 @@ def parse_options():
     options = parser.parse_args()
     if not 200 <= options.limit <= 10000:
         fail(f"--limit {options.limit}: accepted: 200 to 10,000")
+    for path in (options.model_dir / name for name in MODELS):
+        if not path.is_file():
+            fail(f"{path} does not exist; train both models first, or give --model-dir")
     return options
 
 
-def load_models(folder):
-    """Return the VAE's encoder and decoder, and the denoiser."""
-    paths = [folder / name for name in ("vae/encoder", "vae/decoder", "denoiser/model")]
-    for path in (path.with_suffix(".keras") for path in paths):
-        if not path.is_file():
-            fail(f"{path} does not exist; train both models first, or give --model-dir")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
 
-    return [keras.models.load_model(path.with_suffix(".keras"), compile=False) for path in paths]
+
+if __name__ == "__main__":
+    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+    import numpy as np
+    from matplotlib.figure import Figure
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import IsolationForest
+    from sklearn.metrics import average_precision_score, roc_auc_score
+    from sklearn.neighbors import NearestNeighbors
+except ImportError as error:
+    fail(f"{error}; pip install -r examples/requirements.txt")
+
+DATA = Path(__file__).resolve().parent.parent / "data/mnist.npz"
+SAMPLES = 50  # of z, for the IWAE bound
+BOUND = f"VAE, IWAE bound, K = {SAMPLES}"
+
+
+def load(path):
+    """Return the model of a file."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be opened: {error}")
 
 
 # ---- Scores --------------------------------------------------------------------------------------
 
 
 def vae_scores(encoder, decoder, images):
-    """Return the negative ELBO and the negative importance-weighted bound, each (n,), in nats.
+    """Return the negative ELBO and the negative IWAE bound, each (n,), in nats.
 
     Burda et al., Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519; with one
     draw of z, the same mean of log p(x|z) + log p(z) - log q(z|x) is the ELBO.
@@ -110,7 +119,7 @@ def baselines(train):
             (pca.inverse_transform(pca.transform(x)) - x) ** 2, axis=1
         ),
         "isolation forest": lambda x: -forest.score_samples(x),
-        "5 nearest neighbours": lambda x: neighbours.kneighbors(x)[0].mean(axis=1),
+        "k-nearest neighbours, k = 5": lambda x: neighbours.kneighbors(x)[0].mean(axis=1),
     }
 
 
@@ -118,7 +127,7 @@ def all_scores(models, fitted, images):
     """Return {name: scores (n,)} of images (n, 28, 28, 1) in [0, 1]."""
     encoder, decoder, denoiser = models
     elbo, bound = vae_scores(encoder, decoder, images)
-    scores = {"VAE, negative ELBO": elbo, f"VAE, bound of {SAMPLES} samples": bound}
+    scores = {"VAE, negative ELBO": elbo, BOUND: bound}
     scores["denoiser, squared error"] = denoiser_score(denoiser, images)
     pixels = images.reshape(len(images), -1)
     return scores | {name: score(pixels) for name, score in fitted.items()}
@@ -128,7 +137,7 @@ def all_scores(models, fitted, images):
 
 
 def other_images(digits):
-    """Return {name: images like digits (n, 28, 28, 1), that are none}."""
+    """Return {name: images (n, 28, 28, 1)} of other kinds than the digits (n, 28, 28, 1)."""
     order = np.random.default_rng(0)
     others = {
         "turned by 90 degrees": np.rot90(digits, axes=(1, 2)),
@@ -137,8 +146,6 @@ def other_images(digits):
     }
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     if (home / "datasets/fashion-mnist").is_dir():
-        import keras
-
         clothes = keras.datasets.fashion_mnist.load_data()[1][0][: len(digits)]
         others["Fashion-MNIST"] = np.float32(clothes[..., np.newaxis] / 255)
     else:
@@ -150,7 +157,8 @@ def detection(usual, odd):
     """Return ROC AUC, average precision, and false positives at 95 % recall of odd images."""
     truth = np.repeat([0, 1], [len(usual), len(odd)])
     scores = np.concatenate([usual, odd])
-    false_positives = np.mean(usual >= np.quantile(odd, 0.05))
+    threshold = np.quantile(odd, 0.05, method="lower")  # 95 % of the odd images are not below it
+    false_positives = np.mean(usual >= threshold)
     return roc_auc_score(truth, scores), average_precision_score(truth, scores), false_positives
 
 
@@ -161,11 +169,12 @@ def plot(path, digits, labels, scores):
     """Draw the 40 oddest digits, and 40 from the middle of the scores, with their labels."""
     order = np.argsort(-scores)
     middle = len(order) // 2
-    figure = Figure(figsize=(11, 4.7), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure.suptitle(f"The first {len(digits):,} test digits by negative IWAE bound, K = {SAMPLES}")
     halves = figure.subfigures(1, 2)
     for half, title, chosen in (
-        (halves[0], "The 40 least likely test digits", order[:40]),
-        (halves[1], "40 typical ones", order[middle : middle + 40]),
+        (halves[0], "The 40 least likely", order[:40]),
+        (halves[1], "40 from the middle", order[middle : middle + 40]),
     ):
         half.suptitle(f"{title}: {scores[chosen].min():.0f} to {scores[chosen].max():.0f} nats")
         for axes, index in zip(half.subplots(5, 8).ravel(), chosen, strict=True):
@@ -178,23 +187,19 @@ def plot(path, digits, labels, scores):
 
 
 def main(options):
-    models = load_models(options.model_dir)
+    models = [load(options.model_dir / name) for name in MODELS]
     arrays = np.load(DATA)
     digits = np.float32(arrays["x_test"][: options.limit, ..., np.newaxis] / 255)
     fitted = baselines(np.float32(arrays["x_train"][:10000] / 255))
-    usual = all_scores(models, fitted, digits)
+    usual, others = all_scores(models, fitted, digits), other_images(digits)
     print("| odd images | score | ROC AUC | average precision | false positives at 95 % recall |")
     print("| --- | --- | --- | --- | --- |")
-    for kind, images in other_images(digits).items():
+    for kind, images in others.items():
         for name, scores in all_scores(models, fitted, np.ascontiguousarray(images)).items():
             area, precision, wrong = detection(usual[name], scores)
             print(f"| {kind} | {name} | {area:.3f} | {precision:.3f} | {100 * wrong:.1f} % |")
-    picture = options.images_dir / "odd_ones_out.png"
-    plot(picture, digits, arrays["y_test"], usual[f"VAE, bound of {SAMPLES} samples"])
+    plot(options.images_dir / "odd_ones_out.png", digits, arrays["y_test"], usual[BOUND])
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_options())
-    except ImportError as error:  # of Keras
-        fail(f"{error}; pip install -r examples/requirements.txt")
+    main(OPTIONS)
