@@ -28,7 +28,7 @@ WORK = HERE / "work"  # models and checkpoints; not under version control
 DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
 SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.py"}
 SECONDS = 4  # of each program in a round of the part speed, about
-BUDGETS = (["--epochs", "1"], ["--epochs", "2"], ["--epochs", "4"])  # shorter runs
+BUDGETS = (["--epochs", "1"], ["--epochs", "2"])  # shorter runs
 LONG = ["--epochs", "48", "--learning-rate", "0.002"]
 
 # ---- Results -------------------------------------------------------------------------------------
@@ -183,11 +183,14 @@ BASELINES = {  # name: script whose data, loss and evaluation it shares, model, 
 }
 
 
-def prepared(script, kind):
+def prepared(script, kind, ours=False):
     """Return what makes a batch for a kind of model: see `train_dataset` in the scripts."""
-    if kind == VAE:
-        return lambda images, seed: images
-    return lambda clean, seed: (script.add_noise(clean, 0.5, seed), clean)
+
+    def noisy_and_clean(clean, seed):
+        clean = script.mosaics(clean, seed) if ours else clean
+        return script.add_noise(clean, 0.5, seed), clean
+
+    return noisy_and_clean if kind == DENOISER else None
 
 
 def compile_model(script, kind, model, optimizer):
@@ -251,8 +254,8 @@ def baseline(name, options):
 def log_likelihood_by_quadrature(script, decoder, images, extent=6.0, step=0.02):
     """Return log p(x) in nats of each image, the integral of p(x|z) p(z) over a grid of the plane.
 
-    log p(x|z) of all images at all grid points is one matrix product, taken a slice of the grid at
-    a time: x * logit summed over pixels, less the softplus, which the image has no part in.
+    log p(x|z) of all images at all grid points is one matrix product, for a slice of the grid at a
+    time: x * logit summed over pixels, minus the softplus, which does not depend on the image.
 
     Args:
         decoder: from z (n, 2) to logits.
@@ -280,7 +283,8 @@ def likelihood(options):
     for line in results():
         if line["part"] not in ("ours", "long") or line["program"] != VAE:
             continue
-        key = {"part": "likelihood", "of": line["part"], "seed": line["seed"]}
+        key = {"part": "likelihood", "of": line["part"]}
+        key |= {name: line[name] for name in ("seed", "arguments")}
         if line["seed"] not in options.seeds or is_done(**key):
             continue
         print(key, flush=True)
@@ -321,7 +325,7 @@ def programs():
 
 
 def timed(model, batches, steps):
-    """Return the seconds of so many training steps."""
+    """Return the seconds that a number of training steps takes."""
     since = time.perf_counter()
     model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
     return time.perf_counter() - since
@@ -329,14 +333,15 @@ def timed(model, batches, steps):
 
 def speed(options):
     """Time our scripts alternately with the baselines, seven rounds."""
-    if is_done(part="speed"):
+    if is_done(part="speed", machine=machine()):
         return
     made = []
     for name, script, model, batch_size in programs():
         kind = BASELINES[name][0] if name in BASELINES else name
         run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10)
         train = script.load_images("mnist", 10**9)[0]
-        batches = script.train_dataset(train, prepared(script, kind), run).repeat()
+        prepare = prepared(script, kind, ours=name in SCRIPTS)
+        batches = script.train_dataset(train, prepare, run).repeat()
         timed(model, batches, 10)  # traces and warms up
         steps = math.ceil(10 * SECONDS / timed(model, batches, 10))
         made.append((name, model, batches, batch_size, steps, []))
@@ -371,7 +376,7 @@ def main():
     )
     parser.add_argument("parts", nargs="+", choices=PARTS, metavar="part")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="end baselines after so many epochs")
+    parser.add_argument("--epochs", type=int, help="end baselines after N epochs")
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)
     for name in options.parts:

@@ -49,7 +49,7 @@ def table(head, rows):
 
 
 def rates():
-    """Return {program: images a second in training}."""
+    """Return {program: images a second in training} on the machine that was measured last."""
     return {line["program"]: line["images_per_second"] for line in picked("speed")}
 
 
@@ -86,7 +86,8 @@ def metrics_table(kind):
 
 
 def likelihood_table():
-    rows = []  # the bounds of log p(x), the integral, and the bounds of binary digits
+    """Return the table of bounds of log p(x), of the integral, and of bounds of binary digits."""
+    rows = []
     for part, name in (("ours", "default run"), ("long", "long run")):
         if not (lines := [line for line in picked("likelihood") if line["of"] == part]):
             continue
@@ -113,22 +114,23 @@ def images_of_recipe(program):
 
 def speed_table():
     """Return the table of training speed, and of what a whole recipe takes at that speed."""
-    rows, times = [], {name: images_of_recipe(name) / rate for name, rate in rates().items()}
+    rows, ratios, times = [], [], {}
     for line in picked("speed"):
-        name, found = line["program"], line["rates"]
+        name, found, processor = line["program"], line["rates"], line["machine"]["processor"]
+        times[processor, name] = images_of_recipe(name) / line["images_per_second"]
         speed = f"{line['images_per_second']:,.0f} ({min(found):,.0f} to {max(found):,.0f})"
-        cells = [speed, f"{images_of_recipe(name):,}", f"{times[name]:.0f} s"]
-        rows.append([NAMES[name], f"{line['parameters']:,}", *cells])
-    ratios = [
-        f"- The {NAMES[name]} takes {times[name] / times[kind]:.1f} times as long as {kind}.py."
-        for name, (kind, *_) in BASELINES.items()
-    ]
+        cells = [speed, f"{images_of_recipe(name):,}", f"{times[processor, name]:.0f} s"]
+        rows.append([NAMES[name], processor, *cells])
+    for name, (kind, *_) in BASELINES.items():
+        found = {cpu: times[cpu, name] / times[cpu, kind] for cpu, _ in times}
+        found = " and ".join(f"{ratio:.1f} times ({cpu})" for cpu, ratio in found.items())
+        ratios.append(f"- The {NAMES[name]} takes {found} as long as {kind}.py.")
     head = "images a second (from, to) | images of the whole recipe | time at that speed"
-    return table(f" | parameters | {head}", rows) + "\n\n" + "\n".join(ratios)
+    return table(f" | processor | {head}", rows) + "\n\n" + "\n".join(ratios)
 
 
 def by_epochs(kind, metric):
-    """Return {epochs: a script's test metric after runs of so many}, in order of the epochs."""
+    """Return {epochs: a script's test metric after runs of that length}, shortest first."""
     ended = {}
     for part in ("budgets", "ours", "long"):
         for line in picked(part, kind):
@@ -167,7 +169,7 @@ def cost_table():
             name, seconds = " ".join([name, *line["arguments"]]), line["metrics"]["train_seconds"]
             cells = [f"{seconds:.0f} s", f"{line['process_seconds'] - seconds:.0f} s"]
             rows.append([name, line["seed"], threads, *cells, f"{line['memory']:.2f} GB"])
-    return table(" | seed | threads | training | all else | peak memory", rows)
+    return table(" | seed | threads | training | the rest | peak memory", rows)
 
 
 def workers_table():
@@ -204,25 +206,17 @@ def curve(path):
     speed, figure = rates(), Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, kind, metric, label, by_epoch, limits in (
-        (
-            panels[0],
-            VAE,
-            "negative_elbo",
-            "negative ELBO, nats (lower is better)",
-            "loss",
-            (130, 175),
-        ),
-        (panels[1], DENOISER, "psnr", "PSNR, dB (higher is better)", "psnr", (16.5, 22.5)),
+        (panels[0], VAE, "negative_elbo", "negative ELBO, nats (low is good)", "loss", (130, 175)),
+        (panels[1], DENOISER, "psnr", "PSNR, dB (high is good)", "psnr", (16.5, 22.5)),
     ):
         ended = by_epochs(kind, metric)
         minutes = [55000 * epochs / speed[kind] / 60 for epochs in ended]
-        axes.plot(
-            minutes, list(map(statistics.fmean, ended.values())), "o-", label="ours: a run each"
-        )
+        means = [statistics.fmean(values) for values in ended.values()]
+        axes.plot(minutes, means, "o-", label="this repository: one point for each length of run")
         for baseline in (name for name, (script, *_) in BASELINES.items() if script == kind):
             values = picked("baseline", baseline)[0]["history"][f"val_{by_epoch}"]
             minutes = [60000 / speed[baseline] / 60 * (epoch + 1) for epoch in range(len(values))]
-            axes.plot(minutes, values, ".-", label=f"{NAMES[baseline]}: epochs of a run")
+            axes.plot(minutes, values, ".-", label=f"{NAMES[baseline]}: the epochs of one run")
         axes.set(xlabel="training time, minutes on two cores", ylabel=label, xscale="log")
         ticks = [0.25, 0.5, 1, 2, 5, 10, 20, 50]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -235,7 +229,7 @@ def curve(path):
 
 def text():
     """Return RESULTS.md: its text with the tables of the results that there are."""
-    this = picked("speed")[0]["machine"]
+    this = picked("speed")[-1]["machine"]
     processors = sorted({line["machine"]["processor"] for line in results()})
     tables = {"vae": metrics_table(VAE), "denoiser": metrics_table(DENOISER)}
     tables |= {"likelihood": likelihood_table(), "speed": speed_table(), "cost": cost_table()}
@@ -256,19 +250,19 @@ Written by `python benchmarks/tables.py` from `results.jsonl`, to which `python 
 and `classical.py` add a line for each result, measured once. Metrics are means over the
 10,000 test digits, then over seeds, with the standard deviation over seeds.
 
-Times are of one machine: {processor}, {cores} cores shared with others, TensorFlow {tensorflow},
-Keras {keras}. Runs for metrics alone used one or two threads on {processors}.
+All was measured on machines with {cores} cores shared with others, {processors}, with
+TensorFlow {tensorflow} and Keras {keras}.
 
 ## How soon the examples' results are reached
 
 The shortest of our runs that pass, with all seeds, the final result of an example (the mean over
-its seeds), with times at the speeds below (`python benchmarks/run.py budgets`):
+its seeds), with times at the speeds below on {processor} (`python benchmarks/run.py budgets`):
 
 {passing}
 
 ![Test metrics against training time](figures_over_time.png)
 
-A point of ours is the mean of three whole runs; those of the others are epochs of one run.
+A point of this repository is the mean of three whole runs; the others are epochs of one run.
 
 The Keras examples are reimplemented after their published architectures, optimizers, batch sizes
 and numbers of epochs. They differ from the published recipes in this:
@@ -278,10 +272,9 @@ and numbers of epochs. They differ from the published recipes in this:
 - The published denoiser fits 50 epochs of clean digits to themselves and then 100 of noisy to clean
   digits, with noise of 0.4 that is drawn once; here the 100 epochs, with noise of 0.5 drawn again
   for every epoch.
-- The 5x5x64 denoiser of older tutorials takes an hour for its 25 epochs; it was trained for the
-  number of epochs in the table.
 
-Their results are of earlier versions of this repository.
+The 5x5x64 denoiser of older tutorials would take an hour for its 25 epochs; it was trained for 12.
+The metrics of all three baselines were measured with earlier versions of our scripts.
 
 ## VAE, in nats
 
@@ -289,15 +282,14 @@ Their results are of earlier versions of this repository.
 
 The cross-entropy of grey pixels is the mean of that of their random binarizations. So the ELBO of
 grey digits may stand beside that of digits binarized at random, which the next table checks; but
-p(x) of grey digits is no normalized density, and neither is exp of their bounds
-(`python benchmarks/run.py likelihood`):
+exp of log p(x), or of a bound, is not a normalized density of grey digits (`run.py likelihood`):
 
 {likelihood}
 
 The quadrature is the integral of p(x|z) p(z) over a grid of the plane with a step of 0.02; half of
-that changes it by 0.04 nats on 400 digits of one long run. It is no bound, and is not to be
-compared with one. It is above the bounds because the encoder often misses the best places of a
-finely divided plane: see `NOTES.md`.
+that changes it by 0.04 nats on 400 digits of one long run. It is not a bound, so do not compare it
+with one. It is above the bounds because the encoder often misses the best places of a finely
+divided plane: see `NOTES.md`.
 
 As context, what is published for two dimensions; data, models, sizes and estimates differ:
 
@@ -305,13 +297,14 @@ As context, what is published for two dimensions; data, models, sizes and estima
 | --- | --- | --- | --- |
 | Davidson et al. 2018, Table 1 | Gaussian VAE | ELBO -137.08, log p(x) -135.73 | binarized |
 | the same | hyperspherical VAE | log p(x) -132.50 | binarized |
-| Mathieu et al. 2019 | Euclidean VAE | log p(x) -144.5 | not checked; 5,000 samples |
-| the same | Poincaré VAE | log p(x) -144.0 | not checked; 5,000 samples |
+| Mathieu et al. 2019 | Euclidean VAE | log p(x) -144.5 | kind not checked; 5,000 samples |
+| the same | Poincaré VAE | log p(x) -144.0 | kind not checked; 5,000 samples |
 | arXiv 2601.18676 | quasi-Monte-Carlo latent variables | not checked | not checked |
 
 Davidson et al. use dense networks of about half a million weights; ours have 2.0 million. The two
 dimensions of their hypersphere are those of a sphere, which has three coordinates. They estimate
-log p(x) by importance sampling, so it belongs beside our IWAE bound of binarized digits.
+log p(x) by importance sampling (the number of samples was not checked), so only our IWAE bound of
+binarized digits may stand beside it.
 
 ## Denoiser, noise 0.5
 
@@ -325,8 +318,10 @@ BM3D gets 500 digits side by side as one image, because it takes half a second f
 may find similar patches in all of them.
 
 A photograph that the denoiser never saw (scikit-image's cat, 451 x 300, RGB), with noise of 0.1:
-`python benchmarks/classical.py photograph` trains it for 10 epochs on 40,000 random crops of 32 x
-32 pixels of six other photographs. The settings of the others are the best on a seventh.
+`python benchmarks/classical.py photograph` makes 40,000 random crops of 32 x 32 pixels of six other
+photographs and trains the denoiser on them for 10 epochs (a tenth of the crops are its test set, a
+twelfth of the rest its validation). The settings of the classical denoisers are the best on
+scikit-learn's flower.
 
 {photograph}
 
@@ -339,23 +334,25 @@ lengths the same, since longer runs are better on both.
 
 ## Speed
 
-`python benchmarks/run.py speed`: medians of seven alternating rounds of some seconds in a process.
+`python benchmarks/run.py speed`: medians of seven alternating rounds of some seconds in a process,
+on two machines; on the first before a tenth of the denoiser's batches became mosaics, which does
+not change the time of a step (28.0 ms with and 27.9 ms without).
 
 {speed}
 
 ## Cost of a run
 
-Training is the time of the epochs with validation; all else is start-up, evaluation and pictures.
+Training is the time of the epochs with validation; the rest is start-up, evaluation and pictures.
 
 {cost}
 
 ## Several machines
 
-Two processes of one thread each on the two cores of one machine, that talk through its loopback;
+Two processes of one thread each on the two cores of an AMD EPYC, that talk through its loopback;
 medians over training steps of `python benchmarks/workers.py`. The cost of communication is a
 step of two workers less a step of one worker alone with the same share of images; it includes the
-sharing of memory and caches. For models as small as these, a second process on the same machine
-gains a third at best and halves the speed at worst. Several machines are for larger models.
+sharing of memory and caches. For models as small as these, a second process gains a third at best
+and more than halves the speed at worst. Several machines are for larger models.
 
 {workers}
 """

@@ -1,6 +1,6 @@
 """Time training steps of one and of two workers: python benchmarks/workers.py, about 8 minutes.
 
-Like run.py, it adds a line to results.jsonl for each result, and measures none twice.
+Like run.py, it adds a line to results.jsonl for each result and skips those that have one.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from run import HERE, SCRIPTS, is_done, keep
 
 
 def free_addresses(count):
-    """Return so many addresses of this machine with ports that nothing listens on."""
+    """Return addresses of this machine with ports that nothing listens on."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -24,7 +24,7 @@ def free_addresses(count):
 
 
 def step_milliseconds(script, batch_size, count):
-    """Return the median time of a script's training step by so many workers of one thread."""
+    """Return the median time of a script's training step by `count` workers of one thread."""
     hosts = free_addresses(count)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, HERE / "steps.py", SCRIPTS[script], "--limit", "6400"]
