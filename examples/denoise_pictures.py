@@ -9,7 +9,7 @@
 Takes pictures and folders of them; writes PNG files of the same names and sizes. The model is fully
 convolutional, so a picture is denoised at its own size, a large one in overlapping tiles. Train the
 model on random crops of such pictures: see pictures_to_npz.py. A model trained on grey images makes
-all pictures grey. A picture of 50 megapixels in RGB takes 1.3 GB of memory.
+all pictures grey. A picture of 50 megapixels in RGB takes 1.5 GB of memory.
 """
 
 import argparse
