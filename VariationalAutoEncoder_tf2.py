@@ -223,9 +223,8 @@ class VAE(keras.Model):
         with tf.GradientTape() as tape:
             losses = self.loss_terms(images, seed, training=True)
             loss = tf.reduce_mean(losses[0]) / replicas  # the optimizer sums over the replicas
-        self.optimizer.apply(
-            tape.gradient(loss, self.trainable_variables), self.trainable_variables
-        )
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
         return self.update_trackers(losses)
 
     def test_step(self, images):  # the same epsilon in every epoch
