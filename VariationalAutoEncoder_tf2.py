@@ -70,7 +70,7 @@ def parse_options(arguments=None):
         text += f", {low:,} to {high:,} (default: {default:,})".replace("1,000,000,000", "all")
         add[group](name, type=type(default), default=default, metavar="N", help=text)
     add["training"]("--resume", action="store_true", help="continue the run in --model-dir")
-    add["hardware"]("--bfloat16", action="store_true", help="mixed precision, in bfloat16")
+    add["hardware"]("--bfloat16", action="store_true", help="mixed precision: compute in bfloat16")
     folder = {"type": Path, "metavar": "DIR"}
     add["output"]("--model-dir", default=MODEL_DIR, help=f"models (default: {MODEL_DIR})", **folder)
     add["output"]("--images-dir", default="images", help="pictures (default: images)", **folder)

@@ -250,7 +250,7 @@ Written by `python benchmarks/tables.py` from `results.jsonl`, to which `python 
 and `classical.py` add a line for each result, measured once. Metrics are means over the
 10,000 test digits, then over seeds, with the standard deviation over seeds.
 
-All was measured on machines with {cores} cores shared with others, {processors}, with
+Everything was measured on machines with {cores} cores shared with others, {processors}, with
 TensorFlow {tensorflow} and Keras {keras}.
 
 ## How soon the examples' results are reached
@@ -286,10 +286,10 @@ exp of log p(x), or of a bound, is not a normalized density of grey digits (`run
 
 {likelihood}
 
-The quadrature is the integral of p(x|z) p(z) over a grid of the plane with a step of 0.02; half of
-that changes it by 0.04 nats on 400 digits of one long run. It is not a bound, so do not compare it
-with one. It is above the bounds because the encoder often misses the best places of a finely
-divided plane: see `NOTES.md`.
+The ELBO differs from that above by other draws of z. The quadrature is the integral of
+p(x|z) p(z) over a grid of the plane with a step of 0.02; half the step changes it by 0.04 nats on
+400 digits of one long run. It is not a bound, so do not compare it with one. It is above the bounds
+because the encoder often misses the best places of a finely divided plane: see `NOTES.md`.
 
 As context, what is published for two dimensions; data, models, sizes and estimates differ:
 
@@ -320,7 +320,7 @@ A photograph that the denoiser never saw (scikit-image's cat, 451 x 300, RGB), w
 `python benchmarks/classical.py photograph` makes 40,000 random crops of 32 x 32 pixels of six other
 photographs and trains the denoiser on them for 10 epochs (a tenth of the crops are its test set, a
 twelfth of the rest its validation). The settings of the classical denoisers are the best on
-scikit-learn's flower. BM3D wins; our denoiser, whose code has a quarter of the sides, is second.
+scikit-learn's flower. BM3D wins; our denoiser, with a code of a quarter of the sides, is second.
 
 {photograph}
 
@@ -334,8 +334,8 @@ lengths the same, as `NOTES.md` shows.
 ## Speed
 
 `python benchmarks/run.py speed`: medians of seven alternating rounds of some seconds in a process,
-on two machines; on the first before a tenth of the denoiser's batches became mosaics, which does
-not change the time of a step (28.0 ms with and 27.9 ms without).
+on two machines; on the first before mosaics were added to the denoiser's batches, which do not
+change the time of a step (28.0 ms with and 27.9 ms without).
 
 {speed}
 
@@ -348,7 +348,7 @@ The long runs shared the two cores with other programs; at the speed above they 
 
 ## Several machines
 
-Two processes of one thread each on the two cores of an AMD EPYC, that talk through its loopback;
+Two processes of one thread each on the two cores of an AMD EPYC, which communicate over loopback;
 medians over training steps of `python benchmarks/workers.py`. The cost of communication is a
 step of two workers less a step of one worker alone with the same share of images; it includes the
 sharing of memory and caches. For models as small as these, a second process gains a third at best
