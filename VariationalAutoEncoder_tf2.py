@@ -487,24 +487,23 @@ def learning_rate(image_count, options):
 
 def fit(model, networks, parts, prepare, validation_dataset, options):
     """Train a compiled model made of `networks`; return the callback with history and seconds."""
-    train, validation, test = parts
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
-    run = CheckpointCallback(model, networks, train, options)
+    run = CheckpointCallback(model, networks, parts[0], options)
     first_epoch = run.restore(options.resume)
     run.folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after an epoch
     if run.is_chief:
-        counts = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
-        print(f"images {train.shape[1:]}: {counts}; {run.parameters:,} parameters")
+        counts = "{:,} to train, {:,} to validate, {:,} to test".format(*map(len, parts))
+        print(f"images {parts[0].shape[1:]}: {counts}; {run.parameters:,} parameters")
         print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
     model._maybe_symbolic_build = lambda **batch: None  # fails with several devices in Keras 3.15
     values, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
     model.get_metrics_result = lambda: {k: v[None] if several() else v for k, v in values().items()}
     model.fit(
-        train_dataset(train, prepare, options, first_epoch),
+        train_dataset(parts[0], prepare, options, first_epoch),
         initial_epoch=first_epoch,
         epochs=options.epochs,
-        steps_per_epoch=len(train) // options.batch_size,
+        steps_per_epoch=len(parts[0]) // options.batch_size,
         validation_data=validation_dataset,
         shuffle=False,  # the batches are in a random order already
         callbacks=[run],
@@ -607,8 +606,8 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes = figure.add_subplot(title=title, frame_on=False)
     image = tiles.swapaxes(1, 2).reshape(count * height, columns * width, channels)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-    axes.tick_params(length=0)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
+    axes.tick_params(length=0)
     if colours:
         figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
     save(path, figure.savefig)

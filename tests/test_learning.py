@@ -23,7 +23,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 def learned(tmp_path_factory):
     """The folder of a run of each script that is long enough to have learned something."""
     folder = tmp_path_factory.mktemp("learned")
-    for script, epochs in ((DENOISER, 2), (VAE, 3)):
+    for script, epochs in ((DENOISER, 2), (VAE, 5)):
         trained(script, "--limit", 10000, "--epochs", epochs, "--seed", 1, cwd=folder)
     return folder
 
@@ -57,7 +57,7 @@ def test_the_vae_models_digits(vae, learned):
     without_z = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=(1, 2, 3)).mean()
     assert values["negative_elbo"] < without_z - 25
     assert values["kl"] > 2
-    assert values["negative_elbo"] < 165  # 156.9 was seen here, and 181.9 with a slower recipe
+    assert values["negative_elbo"] < 160  # 149 to 153 was seen here, with several seeds
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
