@@ -348,10 +348,10 @@ The long runs shared the two cores with other programs; at the speed above they 
 
 ## Several machines
 
-Two processes of one thread each on the two cores of an AMD EPYC, which communicate over loopback;
+Two processes of one thread each on the two cores of the Intel Xeon, communicating over loopback;
 medians over training steps of `python benchmarks/workers.py`. The cost of communication is a
 step of two workers less a step of one worker alone with the same share of images; it includes the
-sharing of memory and caches. For models as small as these, a second process gains a third at best
+sharing of memory and caches. For models as small as these, a second process gains half at best
 and more than halves the speed at worst. Several machines are for larger models.
 
 {workers}
