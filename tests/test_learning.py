@@ -57,7 +57,7 @@ def test_the_vae_models_digits(vae, learned):
     without_z = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=(1, 2, 3)).mean()
     assert values["negative_elbo"] < without_z - 25
     assert values["kl"] > 2
-    assert values["negative_elbo"] < 160  # 149 to 153 was seen here, with several seeds
+    assert values["negative_elbo"] < 155  # 149 to 153 was seen here, with several seeds
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
