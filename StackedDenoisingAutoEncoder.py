@@ -28,16 +28,16 @@ from pathlib import Path
 
 MODEL_DIR, DECIMALS = Path("models/denoiser"), 4  # DECIMALS of results as they are printed
 NUMBERS = [  # group, option, default, minimum, maximum, help
-    ("training", "--epochs", 7, 1, 10**4, "passes over the training images"),
+    ("training", "--epochs", 8, 1, 10**4, "passes over the training images"),
     ("training", "--batch-size", 64, 1, 10**6, "global batch size"),
     ("training", "--learning-rate", 4e-3, 1e-9, 10, "peak learning rate, after a linear warm-up"),
     ("data", "--noise", 0.5, 1e-3, 100, "standard deviation of the noise on the pixels"),
 ]
 METRICS = [  # name, unit, which way is better, what the default runs of three seeds gave
-    ("PSNR", "dB", "higher is better", "21.05 ± 0.02"),
-    ("SSIM", "", "higher is better", "0.8906 ± 0.0005"),
-    ("MSE", "", "lower is better", "0.0086 ± 0.0000"),
-    ("BCE", "nats per pixel", "lower is better", "0.0878 ± 0.0001"),
+    ("PSNR", "dB", "higher is better", "21.08 ± 0.03"),
+    ("SSIM", "", "higher is better", "0.8910 ± 0.0006"),
+    ("MSE", "", "lower is better", "0.0085 ± 0.0000"),
+    ("BCE", "nats per pixel", "lower is better", "0.0876 ± 0.0001"),
     ("noisy PSNR", "dB", "before denoising", "9.38 ± 0.00"),
 ]
 CURVES = {"loss": "binary cross-entropy, nats per pixel", "psnr": "PSNR, dB"}  # by epoch
@@ -107,19 +107,20 @@ def build_encoder(channels):
     x = image = keras.Input((None, None, channels), name="image")  # (n, 28, 28, 1)
     x = layers.Conv2D(32, 5, strides=2, padding="same", activation="relu")(x)  # (n, 14, 14, 32)
     x = layers.Conv2D(64, 3, strides=2, padding="same", activation="relu")(x)  # (n, 7, 7, 64)
-    x = layers.Conv2D(64, 3, padding="same", activation="relu")(x)  # (n, 7, 7, 64)
+    x = layers.Conv2D(64, 3, padding="same")(x)  # (n, 7, 7, 64)
     return keras.Model(image, x, name="encoder")
 
 
 def build_decoder(channels):
     """Return a model from codes (n, 7, 7, 64) to the logits of clean pixels (n, 28, 28, channels).
 
-    Dilation widens the area that a block sees: Yu & Koltun 2016, https://arxiv.org/abs/1511.07122.
+    Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees farther.
     """
     x = code = keras.Input((None, None, 64), name="code")  # (n, 7, 7, 64)
-    for dilation in (1, 2, 3, 1):
-        settings = {"padding": "same", "activation": "relu", "dilation_rate": dilation}
-        x = layers.Add()([x, layers.Conv2D(64, 3, **settings)(x)])
+    for dilation in (1, 3, 1):
+        block = layers.Conv2D(64, 3, padding="same", dilation_rate=dilation, use_bias=False)
+        x = layers.Add()([x, block(layers.Activation("relu")(x))])
+    x = layers.Activation("relu")(x)
     x = layers.Conv2DTranspose(32, 4, strides=2, padding="same", activation="relu")(x)
     x = layers.Conv2DTranspose(channels, 4, strides=2, padding="same", dtype="float32")(x)
     return keras.Model(code, x, name="decoder_logits")
@@ -131,12 +132,12 @@ def add_noise(clean, noise, seed):
 
 
 def mosaics(clean, seed):
-    """Return one of ten batches as mosaics of 2 x 2 images, shifted at random with wrap-around.
+    """Return one of twenty batches as mosaics of 2 x 2 images, shifted at random with wrap-around.
 
     From single images alone, the model would learn to rely on borders, and fail on larger pictures.
     """
     count, draw = clean.shape[0] // 4, tf.random.stateless_uniform((3,), seed)
-    if count == 0 or draw[0] > 0.1:
+    if count == 0 or draw[0] > 0.05:
         return clean
     a, b, c, d = tf.split(clean[: 4 * count], 4)
     mosaic = tf.concat([tf.concat([a, b], axis=2), tf.concat([c, d], axis=2)], axis=1)

@@ -333,16 +333,14 @@ lengths the same, as `NOTES.md` shows.
 
 ## Speed
 
-`python benchmarks/run.py speed`: medians of seven alternating rounds of some seconds in a process,
-on two machines; on the first before mosaics were added to the denoiser's batches, which do not
-change the time of a step (28.0 ms with and 27.9 ms without).
+`python benchmarks/run.py speed`: medians of seven alternating rounds of some seconds in a process.
 
 {speed}
 
 ## Cost of a run
 
 Training is the time of the epochs with validation; the rest is start-up, evaluation and pictures.
-The long runs shared the two cores with other programs; at the speed above they take 11 minutes.
+The long runs shared the two cores with other programs; at the speed above they take 12 minutes.
 
 {cost}
 
@@ -351,7 +349,7 @@ The long runs shared the two cores with other programs; at the speed above they 
 Two processes of one thread each on the two cores of the Intel Xeon, communicating over loopback;
 medians over training steps of `python benchmarks/workers.py`. The cost of communication is a
 step of two workers less a step of one worker alone with the same share of images; it includes the
-sharing of memory and caches. For models as small as these, a second process gains half at best
+sharing of memory and caches. For models as small as these, a second process gains 41 % at best
 and more than halves the speed at worst. Several machines are for larger models.
 
 {workers}

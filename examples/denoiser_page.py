@@ -57,7 +57,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DIGITS = 40  # test digits to choose from
 IMAGE = (1, 28, 28, 1)
 LAYERS = {  # what the page can run, in functional models that use each layer once
-    "Conv2D": "square kernels, padding 'same', a bias, one group",
+    "Conv2D": "square kernels, padding 'same', one group",
     "Conv2DTranspose": "the same, without dilation and output padding",
     "Add": "inputs of equal shapes",
     "Activation": "one of ACTIVATIONS",
@@ -152,7 +152,7 @@ def one_layer(layer, entry, inputs, weights):
             config[key] for key in ("kernel_size", "strides", "dilation_rate")
         )
         known = all(len(set(pair)) == 1 for pair in (size, stride, dilation))
-        known = known and config["padding"] == "same" and config["use_bias"]
+        known = known and config["padding"] == "same"
         known = known and config["data_format"] == "channels_last"
         known = known and config.get("groups", 1) == 1
         known = known and (kind == "Conv2D" or dilation[0] == 1)
@@ -161,8 +161,9 @@ def one_layer(layer, entry, inputs, weights):
     if not known:
         refuse(entry)
     if kind.startswith("Conv2D"):
-        kernel, bias = layer.get_weights()
+        kernel, *bias = layer.get_weights()
         kernel = kernel if kind == "Conv2D" else kernel.swapaxes(2, 3)
+        bias = bias[0] if bias else np.zeros(config["filters"], np.float32)
         for name, values in (("kernel", kernel), ("bias", bias)):
             start = sum(part.size for part in weights)
             about[name] = [start, start + values.size]

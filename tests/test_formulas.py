@@ -45,12 +45,12 @@ def test_image_metrics(denoiser):
 
 
 def test_mosaics(denoiser):
-    """Of ten batches one becomes mosaics: four images each, shifted around, with no pixel lost."""
+    """Of twenty batches one becomes mosaics: four images each, shifted, no pixel lost."""
     images = denoiser.tf.tile(np.arange(9.0).reshape(9, 1, 1, 1), (1, 8, 12, 1))
     images = denoiser.tf.cast(images, "float32")
     made = [denoiser.mosaics(images, (0, seed)).numpy() for seed in range(600)]
     mosaics = np.array([batch for batch in made if batch.shape != images.shape])
-    assert 0.07 < len(mosaics) / len(made) < 0.13 and mosaics.shape[1:] == (2, 16, 24, 1)
+    assert 0.03 < len(mosaics) / len(made) < 0.07 and mosaics.shape[1:] == (2, 16, 24, 1)
     for first, second in mosaics:
         values, counts = np.unique(first, return_counts=True)
         assert list(values) == [0, 2, 4, 6] and set(counts) == {8 * 12}

@@ -295,13 +295,13 @@ def denoiser_page(browser, folder, tmp_path):
 
 
 def test_another_denoiser_runs_in_the_browser(browser, tmp_path):
-    """One with a nested model, skips around it, and kernels of an even size."""
+    """One with a nested model, skips, a layer without bias, and kernels of an even size."""
     import keras
     from keras.layers import Activation, Add, Conv2D, Conv2DTranspose
 
     keras.utils.set_random_seed(0)
     image, code = keras.Input((None, None, 1)), keras.Input((None, None, 4))
-    convolved = Conv2D(4, 2, padding="same", activation="relu")(code)
+    convolved = Conv2D(4, 2, padding="same", activation="relu", use_bias=False)(code)
     nested = keras.Model(code, Add()([code, convolved]))
     x = nested(Conv2D(4, 4, strides=2, padding="same", bias_initializer="ones")(image))
     x = Add()([image, Conv2DTranspose(1, 3, strides=2, padding="same")(x)])
@@ -364,9 +364,9 @@ def test_models_that_the_page_cannot_run(tmp_path, capsys):
 
     image, layer = Input((28, 28, 1)), layers.Conv2D(1, 3, padding="same")
     pooled = layers.MaxPooling2D(2, strides=1, padding="same")(image)
-    without_bias = layers.Conv2D(1, 3, padding="same", use_bias=False)(image)
+    oblong = layers.Conv2D(1, (3, 1), padding="same")(image)
     two, shared, operation = [image, layer(image)], layer(layer(image)), layer(image) + image
-    models = [Model(image, each) for each in (pooled, without_bias, two, shared, operation)]
+    models = [Model(image, each) for each in (pooled, oblong, two, shared, operation)]
     page, options = module("denoiser_page"), {"model_dir": tmp_path, "output": tmp_path / "x.html"}
     for model in [*models, Sequential([image, layer])]:
         model.save(tmp_path / "model.keras")
