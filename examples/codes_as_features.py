@@ -11,7 +11,8 @@
 
 Opens the encoders that the two scripts saved, which were trained without labels. Compares their
 codes of the digits with raw pixels, and with PCA of the same number of dimensions. The denoiser's
-code (7, 7, 64) is pooled to (3, 3, 64) by means over 3x3 positions; the VAE's code is z_mean.
+code (7, 7, 64) passes a ReLU, as in the decoder's first block, and is pooled to (3, 3, 64) by means
+over 3x3 positions; the VAE's code is z_mean.
 Prints a table, writes it as JSON, and draws the clusters of the latent plane. Classifiers are
 fitted to training images and scored on the test images; clusters are found in the test images.
 """
@@ -94,7 +95,8 @@ def load(path):
 def codes_of(images, denoiser, vae):
     """Return {name: codes (n, dimensions)} of images (n, 28, 28) in [0, 1], by two encoders."""
     image = keras.Input((28, 28, 1))  # the encoder itself takes images of any size
-    pooled = keras.layers.AveragePooling2D(3, strides=2)(denoiser(image))
+    code = keras.layers.ReLU()(denoiser(image))
+    pooled = keras.layers.AveragePooling2D(3, strides=2)(code)
     pooling = keras.Model(image, keras.layers.Flatten()(pooled))
     images = images[..., np.newaxis]
     return {
