@@ -162,7 +162,7 @@ def build_decoder(shape, latent_dim, pixel_mean=0.5):
     last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
     x = layers.Conv2DTranspose(shape[2], 3, strides=2, **last)(x)  # (n, 28, 28, 1)
     surplus = ((0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1]))
-    if surplus != ((0, 0), (0, 0)):  # to crop nothing would take 2 % of a step
+    if surplus != ((0, 0), (0, 0)):  # to crop nothing would take 3 % of a step
         x = layers.Cropping2D(surplus, dtype="float32")(x)
     return keras.Model(z, x, name="decoder_logits")
 
