@@ -5,83 +5,140 @@
 """Denoising autoencoder: noisy images in, clean ones out, through a convolutional code.
 
     python StackedDenoisingAutoEncoder.py    # train on MNIST, evaluate, plot
-    python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try --images-dir try
-    python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir out --images-dir out
+    python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try
+    python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir out
 
-Three convolutions encode the noisy image; the decoder makes the clean image from the code alone:
+Three convolutions encode the noisy image. The decoder makes the clean image from the code alone:
 
-    noisy = clip(clean + noise * epsilon, 0, 1)                           with epsilon ~ N(0, I)
-    loss = mean over pixels of -clean log p - (1 - clean) log(1 - p)      p = sigmoid(decoder(code))
+    noisy = clip(clean + noise * epsilon, 0, 1)                        with epsilon ~ N(0, I)
+    loss = mean over pixels of -clean log p - (1 - clean) log(1 - p)   with p = decoder(code)
 
-Vincent et al., Stacked Denoising Autoencoders, 2010, https://jmlr.org/papers/v11/vincent10a.html
+Vincent et al., Stacked Denoising Autoencoders, 2010,
+https://jmlr.org/papers/v11/vincent10a.html
 """
 
 import argparse
+import contextlib
+import csv
+import faulthandler
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
 import zlib
 from pathlib import Path
 
-MODEL_DIR, DECIMALS = Path("models/denoiser"), 4  # DECIMALS of results as they are printed
-NUMBERS = [  # group, option, default, minimum, maximum, help
-    ("training", "--epochs", 8, 1, 10**4, "passes over the training images"),
-    ("training", "--batch-size", 64, 1, 10**6, "global batch size"),
-    ("training", "--learning-rate", 4e-3, 1e-9, 10, "peak learning rate, after a linear warm-up"),
-    ("data", "--noise", 0.5, 1e-3, 100, "standard deviation of the noise on the pixels"),
-]
-METRICS = [  # name, unit, which way is better, what the default runs of three seeds gave
-    ("PSNR", "dB", "higher is better", "21.08 ± 0.03"),
-    ("SSIM", "", "higher is better", "0.8910 ± 0.0006"),
-    ("MSE", "", "lower is better", "0.0085 ± 0.0000"),
-    ("BCE", "nats per pixel", "lower is better", "0.0876 ± 0.0001"),
-    ("noisy PSNR", "dB", "before denoising", "9.38 ± 0.00"),
-]
-CURVES = {"loss": "binary cross-entropy, nats per pixel", "psnr": "PSNR, dB"}  # by epoch
+MODEL_DIR = Path("models/denoiser")
+EPOCHS = 8
+BATCH_DIVISOR = 4  # a mosaic has four images, and each device gets whole mosaics
 
-# ==== Shared by both scripts, part 1 of 2: options and imports ====================================
+
+def add_own_options(parser):
+    """Add the options that only this script has."""
+    group = parser.add_argument_group("denoiser")
+    level = number(float, 1e-3, 100)
+    group.add_argument("--noise", type=level, default=0.5, help="standard deviation of the noise")
+
+
+# ==== Shared by both scripts, part 1 of 2: options and imports ==============================
+
+
+class HelpFormatter(argparse.RawTextHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of the examples, and adds the defaults."""
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def number(kind, low, high):
+    """Return a function that reads the number of an option: int or float, low to high."""
+
+    def read(text):
+        with contextlib.suppress(ValueError):
+            if low <= kind(text) <= high:
+                return kind(text)
+        accepted = f"{kind.__name__} from {low:,} to {high:,}"
+        raise argparse.ArgumentTypeError(f"{text}: accepted: {accepted}")
+
+    return read
 
 
 def parse_options(arguments=None):
     """Return the options of the command line; `--help` and mistakes end the script here."""
     description, examples, *_ = __doc__.split("\n\n")
-    settings = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(None, None, description, f"examples:\n{examples}", **settings)
-    parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
-    parser.add_argument("--version", action="version", version="1.0.0")
-    groups = ("data", "model", "training", "output", "hardware")
-    add = {name: parser.add_argument_group(name).add_argument for name in groups}
-    add["data"]("--data", default="mnist", metavar="FILE", help="mnist, fashion_mnist or FILE.npz")
-    limit = ("data", "--limit", 10**9, 10, 10**9, "training images, the first N")
-    numbers = [*NUMBERS, limit, ("training", "--seed", 0, 0, 2**31 - 1, "random seed")]
-    for group, name, default, low, high, text in numbers:
-        text += f", {low:,} to {high:,} (default: {default:,})".replace("1,000,000,000", "all")
-        add[group](name, type=type(default), default=default, metavar="N", help=text)
-    add["training"]("--resume", action="store_true", help="continue the run in --model-dir")
-    add["hardware"]("--bfloat16", action="store_true", help="mixed precision: compute in bfloat16")
-    folder = {"type": Path, "metavar": "DIR"}
-    add["output"]("--model-dir", default=MODEL_DIR, help=f"models (default: {MODEL_DIR})", **folder)
-    add["output"]("--images-dir", default="images", help="pictures (default: images)", **folder)
+    parser = argparse.ArgumentParser(formatter_class=HelpFormatter, allow_abbrev=False)
+    parser.description = description
+    parser.epilog = f"examples:\n{examples}"
+    parser.error = fail
+    parser.add_argument("--version", action="version", version="1.1.0")
+    add_own_options(parser)
+
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", default="mnist", help="mnist, fashion_mnist or a file")
+    group.add_argument("--limit", type=number(int, 10, 10**9), help="the first LIMIT images")
+
+    group = parser.add_argument_group("training")
+    count = number(int, 1, 10**6)
+    rate = number(float, 1e-9, 10)
+    group.add_argument("--epochs", type=count, default=EPOCHS, help="passes over the images")
+    group.add_argument("--batch-size", type=count, default=64, help="images in a step")
+    group.add_argument("--learning-rate", type=rate, default=4e-3, help="peak, after warm-up")
+    group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, help="random seed")
+    group = group.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="continue the run in MODEL_DIR")
+    group.add_argument("--start-from", type=Path, help="MODEL_DIR of a run to train further")
+
+    group = parser.add_argument_group("output")
+    group.add_argument("--model-dir", type=Path, default=MODEL_DIR, help="for the models")
+    text = "for the pictures; without it images, or MODEL_DIR if that is given"
+    group.add_argument("--images-dir", type=Path, help=text)
+
+    group = parser.add_argument_group("hardware")
+    group.add_argument("--bfloat16", action="store_true", help="compute in mixed precision")
+
     options = parser.parse_args(arguments)
-    for _, name, _, low, high, _ in numbers:
-        value = vars(options)[name[2:].replace("-", "_")]
-        if not low <= value <= high:
-            parser.error(f"{name} {value}: accepted: {low:,} to {high:,}")
-    if not (options.data in ("mnist", "fashion_mnist") or os.path.exists(options.data)):
-        parser.error(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")
+    if options.data not in ("mnist", "fashion_mnist") and not os.path.exists(options.data):
+        fail(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")
+    if options.start_from and not options.start_from.is_dir():
+        fail(f"--start-from {options.start_from}: accepted: the folder of a finished run")
+    if set("*?[\\") & set(str(options.model_dir)):  # TensorFlow takes these for patterns
+        fail(f"--model-dir {options.model_dir}: accepted: a name without * ? [ \\")
+    if options.images_dir is None:
+        by_default = options.model_dir == MODEL_DIR
+        options.images_dir = Path("images") if by_default else options.model_dir
     return options
 
 
+@contextlib.contextmanager
+def quiet_imports():
+    """Hide what native code prints as it starts; end the script if an import fails.
+
+    Nothing is hidden if TF_CPP_MIN_LOG_LEVEL is set, nor a crash of native code.
+    """
+    screen = os.dup(2)
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # later: warnings and errors
+        faulthandler.enable(screen)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        yield
+    except Exception as error:  # old packages fail in many ways
+        os.dup2(screen, 2)
+        fail(f"{error}; pip install -r requirements.txt")
+    finally:
+        os.dup2(screen, 2)
+
+
 if __name__ == "__main__":
-    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+    OPTIONS = parse_options()  # before the slow imports: --help and mistakes answer at once
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
-screen, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-os.dup2(null, 2)  # native code writes lines to standard error that mean nothing to a user
-try:
+with quiet_imports():
     import keras
     import matplotlib
     import numpy as np
@@ -89,17 +146,15 @@ try:
     from keras import layers
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
-    tf.config.list_physical_devices()  # starts the drivers, which have messages of their own
-except ImportError as error:
-    os.write(screen, f"error: {error}; pip install -r requirements.txt\n".encode())
-    sys.exit(2)
-finally:
-    os.dup2(screen, 2)
+    tf.config.list_physical_devices()  # starts the drivers, which print, too
+    for package, oldest in ((tf, "2.21.0"), (keras, "3.15.0")):
+        if np.lib.NumpyVersion(found := package.__version__) < oldest:
+            raise ImportError(f"needs {package.__name__} {oldest}, found {found}")
 
-# ==== End of part 1 ===============================================================================
+# ==== End of part 1 =========================================================================
 
-# ---- Model, training batches and optimizer -------------------------------------------------------
+MOSAIC_SHARE = 0.05  # of the training batches: large pictures need some, digits need none
+WEIGHT_DECAY = 0.004  # times the learning rate: Keras's default for Muon, no gain, no harm
 
 
 def build_encoder(channels):
@@ -118,8 +173,9 @@ def build_decoder(channels):
     """
     x = code = keras.Input((None, None, 64), name="code")  # (n, 7, 7, 64)
     for dilation in (1, 3, 1):
-        block = layers.Conv2D(64, 3, padding="same", dilation_rate=dilation, use_bias=False)
-        x = layers.Add()([x, block(layers.Activation("relu")(x))])
+        block = layers.Activation("relu")(x)
+        block = layers.Conv2D(64, 3, padding="same", dilation_rate=dilation, use_bias=False)(block)
+        x = layers.Add()([x, block])
     x = layers.Activation("relu")(x)
     x = layers.Conv2DTranspose(32, 4, strides=2, padding="same", activation="relu")(x)
     x = layers.Conv2DTranspose(channels, 4, strides=2, padding="same", dtype="float32")(x)
@@ -128,32 +184,40 @@ def build_decoder(channels):
 
 def add_noise(clean, noise, seed):
     """Return clean images with Gaussian noise, clipped to [0, 1]; the stateless seed is (2,)."""
-    return tf.clip_by_value(clean + noise * tf.random.stateless_normal(tf.shape(clean), seed), 0, 1)
+    epsilon = tf.random.stateless_normal(tf.shape(clean), seed)
+    return tf.clip_by_value(clean + noise * epsilon, 0, 1)
 
 
 def mosaics(clean, seed):
-    """Return one of twenty batches as mosaics of 2 x 2 images, shifted at random with wrap-around.
+    """Return a few of the batches as mosaics of 2 x 2 images, shifted at random with wrap-around.
 
     From single images alone, the model would learn to rely on borders, and fail on larger pictures.
     """
-    count, draw = clean.shape[0] // 4, tf.random.stateless_uniform((3,), seed)
-    if count == 0 or draw[0] > 0.05:
+    count, height, width, _ = clean.shape
+    if count < 4:
         return clean
-    a, b, c, d = tf.split(clean[: 4 * count], 4)
-    mosaic = tf.concat([tf.concat([a, b], axis=2), tf.concat([c, d], axis=2)], axis=1)
-    return tf.roll(mosaic, tf.cast(draw[1:] * (*clean.shape[1:3],), tf.int32), axis=(1, 2))
+    share, y, x = tf.unstack(tf.random.stateless_uniform((3,), seed))
+    if share > MOSAIC_SHARE:
+        return clean
+    a, b, c, d = tf.split(clean[: count // 4 * 4], 4)
+    upper = tf.concat([a, b], axis=2)
+    lower = tf.concat([c, d], axis=2)
+    shift = tf.cast([y * height, x * width], tf.int32)
+    return tf.roll(tf.concat([upper, lower], axis=1), shift, axis=(1, 2))
 
 
 def psnr(clean, logits):
     """Return the peak signal-to-noise ratio of each image (n,), 10 log10(1 / MSE), in dB."""
-    return -10 * keras.ops.log10(tf.reduce_mean((clean - tf.sigmoid(logits)) ** 2, axis=(1, 2, 3)))
+    mse = tf.reduce_mean((clean - tf.sigmoid(logits)) ** 2, axis=(1, 2, 3))
+    return -10 * keras.ops.log10(mse)
 
 
 class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon for the kernels of convolutions, too: matrices (inputs, filters).
+    """Keras's Muon for the kernels of convolutions, too; AdamW trains the biases.
 
-    Its updates are nearly orthogonal: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon;
-    scaled as in Liu et al. 2025, https://arxiv.org/abs/2502.16982, eq. 4. AdamW trains the biases.
+    A kernel becomes a matrix: all axes but the last, last axis. The update of a matrix is nearly
+    orthogonal: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled as in Liu et
+    al. 2025, https://arxiv.org/abs/2502.16982, eq. 4.
     """
 
     def _should_use_adamw(self, variable):
@@ -162,10 +226,27 @@ class ConvMuon(keras.optimizers.Muon):
     def zeropower_via_newtonschulz5(self, x, steps):
         matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
         update = super().zeropower_via_newtonschulz5(matrix, steps)
-        return keras.ops.reshape(0.2 * max(matrix.shape) ** 0.5 * update, x.shape)
+        return keras.ops.reshape(update, x.shape)
+
+    def lr_adjust(self, x):
+        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
+        return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
 
-# ---- Evaluation and plots ------------------------------------------------------------------------
+# ---- Evaluation and plots
+
+DECIMALS = 4  # of the results as they are printed
+METRICS = [  # key, name, unit, which way is better, range to expect of a default run
+    ("psnr", "PSNR", "dB", "higher is better", "21.00 to 21.16"),
+    ("ssim", "SSIM", "", "higher is better", "0.8892 to 0.8928"),
+    ("mse", "MSE", "", "lower is better", "0.0084 to 0.0086"),
+    ("bce", "BCE", "nats per pixel", "lower is better", "0.0873 to 0.0879"),
+    ("noisy_psnr", "noisy PSNR", "dB", "before denoising", "9.37 to 9.39"),
+]
+CURVES = {  # what every epoch prints, records and plots, and the title of its plot
+    "loss": "binary cross-entropy, nats per pixel",
+    "psnr": "PSNR, dB",
+}
 
 
 def image_metrics(clean, images):
@@ -173,9 +254,10 @@ def image_metrics(clean, images):
 
     SSIM has a Gaussian window of at most 11 pixels: Wang et al., Image Quality Assessment, 2004.
     """
+    window = min(11, *clean.shape[1:3])
     return {
         "psnr": tf.minimum(tf.image.psnr(clean, images, max_val=1), 100),  # not infinite
-        "ssim": tf.image.ssim(clean, images, max_val=1, filter_size=min(11, *clean.shape[1:3])),
+        "ssim": tf.image.ssim(clean, images, max_val=1, filter_size=window),
         "mse": tf.reduce_mean((clean - images) ** 2, axis=(1, 2, 3)),
         "bce": tf.reduce_mean(keras.ops.binary_crossentropy(clean, images), axis=(1, 2, 3)),
     }
@@ -183,78 +265,111 @@ def image_metrics(clean, images):
 
 def evaluate(model, test_dataset):
     """Return mean metrics of denoised and, as noisy_*, noisy images, of batches (noisy, clean)."""
-    step, found = tf.function(image_metrics, autograph=False), {}
+    metrics_of = tf.function(image_metrics, autograph=False)
+    found = {}
     for noisy, clean in test_dataset:
-        for prefix, images in (("", model(noisy)), ("noisy_", noisy)):
-            for name, values in step(clean, images).items():
-                found.setdefault(prefix + name, []).extend(values.numpy())
+        for name, values in metrics_of(clean, model(noisy)).items():
+            found.setdefault(name, []).extend(values.numpy())
+        for name, values in metrics_of(clean, noisy).items():
+            found.setdefault(f"noisy_{name}", []).extend(values.numpy())
     return {name: float(np.mean(values, dtype=float)) for name, values in found.items()}
 
 
 def plot_all(folder, model, test_dataset, history):
     """Plot the three pictures, from the first test images and the history of the training."""
-    noisy, clean = (part[:10] for part in next(test_dataset.as_numpy_iterator()))
-    plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], ["clean", "noisy"])
+    noisy, clean = next(test_dataset.as_numpy_iterator())
+    noisy, clean = noisy[:10], clean[:10]
     denoised = model(noisy).numpy()
-    residuals = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-1, 1), "RdBu_r")
-    residual = residuals.cmap(residuals.norm(np.mean(denoised - clean, axis=-1)))[..., :3]
-    rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, clean, residual)]
-    title = "Test images; residual = denoised - clean (red: too bright, blue: too dark)"
-    names = ["noisy", "denoised", "clean", "residual"]
-    plot_image_rows(folder / "denoised_digits.png", title, rows, names, residuals)
+    plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], ["clean", "noisy"])
+    colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-1, 1), "RdBu_r")
+    residual = colours.cmap(colours.norm(np.mean(denoised - clean, axis=-1)))[..., :3]
+    rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, clean)]
+    plot_image_rows(
+        folder / "denoised_digits.png",
+        "Test images; residual = denoised - clean (red: too bright, blue: too dark)",
+        [*rows, residual],
+        ["noisy", "denoised", "clean", "residual"],
+        colours,
+    )
     plot_history(folder / "denoiser_loss.png", history)
 
 
-# ---- Main ----------------------------------------------------------------------------------------
+# ---- Main
+
+
+def build_denoiser(train, options):
+    """Return the encoder, the decoder of logits, and the compiled model of both."""
+    channels = train.shape[3]
+    encoder = build_encoder(channels)
+    decoder_logits = build_decoder(channels)
+    logits = decoder_logits(encoder.output)
+    denoiser = keras.Model(encoder.input, logits, name="denoiser_logits")
+    denoiser.compile(
+        optimizer=ConvMuon(learning_rate(len(train), options), weight_decay=WEIGHT_DECAY),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.MeanMetricWrapper(psnr, name="psnr")],
+    )
+    return encoder, decoder_logits, denoiser
 
 
 def main(options):
     """Load the images; build, fit and evaluate the denoiser; save the models; plot."""
     *parts, _ = load_images(options.data, options.limit)
     height, width = (side // 4 * 4 for side in parts[0].shape[1:3])  # what the model takes
-    parts = [np.ascontiguousarray(part[:, :height, :width]) for part in parts]
-    train, validation, test = parts
+    train, validation, test = (np.ascontiguousarray(part[:, :height, :width]) for part in parts)
     with set_up(options, len(train)).scope():
-        encoder, decoder = build_encoder(train.shape[3]), build_decoder(train.shape[3])
-        denoiser = keras.Model(encoder.input, decoder(encoder.output), name="denoiser_logits")
-        metrics = [keras.metrics.MeanMetricWrapper(psnr, name="psnr")]
-        muon = ConvMuon(learning_rate(len(train), options), rms_rate=None)
-        denoiser.compile(muon, keras.losses.BinaryCrossentropy(from_logits=True), metrics=metrics)
+        encoder, decoder_logits, denoiser = build_denoiser(train, options)
+    if options.start_from:
+        load_weights(options.start_from, {"model": denoiser})
 
     def noisy_and_clean(clean, seed):
         return add_noise(clean, options.noise, seed), clean
 
     def training_batch(clean, seed):
-        return noisy_and_clean(mosaics(clean, seed), seed)
+        mosaic_seed, noise_seed = tf.unstack(tf.random.split(seed))
+        return noisy_and_clean(mosaics(clean, mosaic_seed), noise_seed)
 
-    validation_dataset = eval_dataset(validation, noisy_and_clean, options.seed, "validation")
-    run = fit(denoiser, [encoder, decoder], parts, training_batch, validation_dataset, options)
-    if not run.is_chief:
+    log, checkpoints = fit(
+        denoiser,
+        [encoder, decoder_logits],
+        (train, validation, test),
+        training_batch,
+        eval_dataset(validation, noisy_and_clean, options.seed, "validation"),
+        options,
+    )
+    if not log.is_chief:
         return
     probabilities = layers.Activation("sigmoid", dtype="float32")(denoiser.output)
     model = keras.Model(denoiser.input, probabilities, name="model")
     test_dataset = eval_dataset(test, noisy_and_clean, options.seed, "test")
-    report(options, evaluate(model, test_dataset), run)
+    results = evaluate(model, test_dataset)
+    report(options, results, log, model.count_params())
     save(options.model_dir / "model.keras", model.save)
     save(options.model_dir / "encoder.keras", encoder.save)
-    plot_all(options.images_dir, model, test_dataset, run.history)
-    run.keep(0)
+    plot_all(options.images_dir, model, test_dataset, log.history)
+    checkpoints.keep(0)
     print(f"See {options.images_dir}/denoised_digits.png first. To denoise pictures of your own:")
     print(f"python examples/denoise_pictures.py PATH --output DIR --model-dir {options.model_dir}")
 
 
-# ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ==============
+# ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ========
+
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+INITIAL_RATE = 0.04  # of the peak learning rate
+EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
+EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
+matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
 class InputError(ValueError):
     """A user error; its text names the value and what is accepted."""
 
 
-def load_images(source, limit):
+def load_images(source, limit=None):
     """Return training, validation and test images, and the labels of the test images (n,).
 
-    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is for
-    validation; without x_test, a random tenth is for the test. `limit` is of training images.
+    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is
+    for validation; without x_test, a random tenth is for the test. `limit` is of training images.
     """
     arrays = read_arrays(source)
     images, labels = check_images(arrays, "train", source)
@@ -262,16 +377,19 @@ def load_images(source, limit):
         test, test_labels = check_images(arrays, "test", source, images.shape[1:])
     else:
         order = np.random.default_rng(0).permutation(len(images))  # files may be sorted by class
-        held_out, order = np.split(order, [len(images) // 10])
-        test, test_labels, images = images[held_out], labels[held_out], images[order]
+        held_out, kept = np.split(order, [len(images) // 10])
+        test, test_labels = images[held_out], labels[held_out]
+        images = images[kept]
     train, validation = np.split(images, [-min(5000, len(images) // 12)])
-    return train[:limit], validation[: limit // 5], test[: limit // 5], test_labels[: limit // 5]
+    fifth = None if limit is None else limit // 5
+    return train[:limit], validation[:fifth], test[:fifth], test_labels[:fifth]
 
 
 def read_arrays(source):
     """Return those of the arrays x_train, y_train, x_test, y_test that a data set has."""
     names = ("x_train", "y_train", "x_test", "y_test")
-    path = Path(__file__).resolve().parent / "data/mnist.npz" if source == "mnist" else Path(source)
+    bundled = Path(__file__).resolve().parent / "data/mnist.npz"
+    path = bundled if source == "mnist" else Path(source)
     try:
         if source in ("mnist", "fashion_mnist") and not path.is_file():
             train, test = getattr(keras.datasets, source).load_data()
@@ -279,189 +397,332 @@ def read_arrays(source):
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names if name in archive.files}
     except Exception as error:  # zipfile, zlib, NumPy and Keras raise many types of errors
-        raise InputError(f"--data {source}: no mnist, fashion_mnist or .npz: {error!r}") from error
+        text = f"--data {source}: no mnist, fashion_mnist or .npz: {error!r}"
+        raise InputError(text) from error
 
 
 def check_images(arrays, part, source, shape=None):
     """Return the images "train" or "test", uint8 (n, *shape), and their labels (n,)."""
-    images, labels = np.asarray(arrays.get(f"x_{part}")), arrays.get(f"y_{part}")
-    found = f"{source}: x_{part} is {images.dtype} {images.shape}, with labels {np.shape(labels)}"
+    images = np.asarray(arrays.get(f"x_{part}"))
+    labels = arrays.get(f"y_{part}")
+    found = f"x_{part} is {images.dtype} {images.shape}, with labels {np.shape(labels)}"
+    accepted = "(n, height, width) or (..., 1 or 3), uint8 or 0 to 1, sides 8 to 256"
     if images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all():
         images = np.rint(images * 255).astype(np.uint8)
-    images = np.ascontiguousarray(images[..., np.newaxis] if images.ndim == 3 else images)
-    labels = np.zeros(images.shape[:1], np.uint8) if labels is None else np.ravel(labels)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
     count, *sides, channels = images.shape if images.ndim == 4 else (0, 0, 0)
-    fits = 8 <= min(sides) <= max(sides) <= 256 and channels in (1, 3) and count == len(labels)
-    fits = fits and (count >= 20 if shape is None else count and images.shape[1:] == shape)
-    if not fits or images.dtype != np.uint8:
-        accepted = "(n, height, width) or (..., 1 or 3), uint8 or 0 to 1, n >= 20, sides 8 to 256"
-        raise InputError(f"{found}; accepted: {accepted}, as many labels, x_test of the same size")
-    return images, labels
+    if images.dtype != np.uint8 or channels not in (1, 3):
+        raise InputError(f"{source}: {found}; accepted: {accepted}")
+    if min(sides) < 8 or max(sides) > 256:
+        raise InputError(f"{source}: {found}; accepted: {accepted}")
+    if shape and images.shape[1:] != shape:
+        raise InputError(f"{source}: {found}; accepted: images {shape}, as in x_train")
+    if count < (20 if part == "train" else 1):
+        raise InputError(f"{source}: {found}; accepted: 20 images or more, or no x_test")
+    labels = np.zeros(count, np.uint8) if labels is None else np.ravel(labels)
+    if len(labels) != count:
+        raise InputError(f"{source}: {found}; accepted: a label for each image")
+    return np.ascontiguousarray(images), labels
 
 
 def stateless_seed(seed, purpose, step=0):
     """Return the seed (2,) of a stateless random draw, a function of the arguments alone."""
-    return tf.random.fold_in((seed, zlib.crc32(purpose.encode()) % 2**31), tf.cast(step, tf.int64))
+    purpose = zlib.crc32(purpose.encode()) % 2**31
+    return tf.random.fold_in((seed, purpose), tf.cast(step, tf.int64))
 
 
-def eval_dataset(images, prepare, seed, purpose, batch_size=None, order=None, first_step=0):
-    """Return batches of `prepare(images in [0, 1], seed)`, with another seed for every step."""
-    batch_size = batch_size or max(1, min(500, 2**22 // images[0].size))
+def image_batches(images, indices, size, prepare, seed, purpose, first_step, drop_remainder):
+    """Return batches of `prepare(images in [0, 1], seed)`, with another seed for every step.
+
+    `indices`, a dataset, has the order of the images; `first_step` numbers the first batch.
+    """
     with tf.device("CPU"):
         stored = tf.constant(images)
 
-    def one_batch(step, indices):
-        batch = tf.cast(tf.gather(stored, indices), tf.float32) / 255
-        return prepare(batch, stateless_seed(seed, purpose, step)) if prepare else batch
+    def one_batch(step, chosen):
+        batch = tf.cast(tf.gather(stored, chosen), tf.float32) / 255
+        return prepare(batch, stateless_seed(seed, purpose, step))
 
-    indices = tf.data.Dataset.from_tensor_slices(np.arange(len(images)) if order is None else order)
     settings = tf.data.Options()
     settings.autotune.enabled = False  # the end of the data would wait for the tuning thread
-    batches = indices.batch(batch_size, drop_remainder=order is not None).enumerate(first_step)
+    batches = indices.batch(size, drop_remainder=drop_remainder).enumerate(first_step)
     return batches.map(one_batch).prefetch(4).with_options(settings)
 
 
+def eval_dataset(images, prepare, seed, purpose, batch_size=None):
+    """Return the batches of all images in their order, the same every time."""
+    size = batch_size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
+    indices = tf.data.Dataset.range(len(images))
+    return image_batches(images, indices, size, prepare, seed, purpose, 0, False)
+
+
 def train_dataset(images, prepare, options, first_epoch=0):
-    """Return the batches of the epochs from `first_epoch` on, each epoch in a new random order."""
-    size, steps = options.batch_size, len(images) // options.batch_size
-    order = np.tile(np.arange(len(images), dtype=np.int32), (options.epochs, 1))
-    order = np.random.default_rng(options.seed).permuted(order, axis=1)
-    order = order[first_epoch:, : size * steps].ravel()  # drops the last part of a batch
-    return eval_dataset(images, prepare, options.seed, "train", size, order, first_epoch * steps)
+    """Return the batches of the epochs from `first_epoch` on, each in a new random order."""
+    size, seed = options.batch_size, options.seed
+    steps = len(images) // size
+
+    def order_of(epoch):
+        epoch_seed = stateless_seed(seed, "order", epoch)
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), epoch_seed)
+        return tf.data.Dataset.from_tensor_slices(order[: steps * size])
+
+    indices = tf.data.Dataset.range(first_epoch, options.epochs).flat_map(order_of)
+    first_step = first_epoch * steps
+    return image_batches(images, indices, size, prepare, seed, "train", first_step, True)
 
 
 def set_up(options, image_count):
-    """Set seeds and precision; return the strategy for TF_CONFIG's workers or for all devices."""
-    options.batch_size = min(options.batch_size, image_count)
+    """Set seeds and precision; return the strategy of the workers or of all devices."""
+    keras.utils.clear_session()  # numbers layers from 1 again, so that any run can be resumed
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("mixed_bfloat16" if options.bfloat16 else "float32")
+    options.batch_size = min(options.batch_size, image_count)
+    strategy = choose_strategy()
+    devices = strategy.num_replicas_in_sync
+    unit = devices * BATCH_DIVISOR
+    if devices > 1 and options.batch_size % unit:
+        accepted = f"multiples of {unit}, with {devices} devices"
+        raise InputError(f"--batch-size {options.batch_size}: accepted: {accepted}")
+    return strategy
+
+
+def choose_strategy():
+    """Return the strategy for the workers of TF_CONFIG, else for all GPUs or the CPU."""
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
     print("training on", ", ".join(device.name.split(":", 1)[1] for device in devices))
-    return tf.distribute.MirroredStrategy() if len(devices) > 1 else tf.distribute.get_strategy()
+    driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi")
+    if driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        print("TensorFlow does not find the GPU of the NVIDIA driver that is installed here:")
+        print('pip install "tensorflow[and-cuda]==2.21.*"')
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy()
 
 
 def learning_rate(image_count, options):
-    """Return a schedule: the rate rises over a tenth of the steps, then falls as a cosine to 0."""
+    """Return a schedule: the rate rises linearly, then falls as a cosine to 0."""
     steps = options.epochs * (image_count // options.batch_size)
-    warmup = {"warmup_target": options.learning_rate, "warmup_steps": steps // 10}
-    start, steps = options.learning_rate / 25, steps - steps // 10
-    return keras.optimizers.schedules.CosineDecay(start, steps, **warmup)
-
-
-def fit(model, networks, parts, prepare, validation_dataset, options):
-    """Train a compiled model made of `networks`; return the callback with history and seconds."""
-    with model.distribute_strategy.scope():
-        model.optimizer.build(model.trainable_variables)
-    run = CheckpointCallback(model, networks, parts[0], options)
-    first_epoch = run.restore(options.resume)
-    run.folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after an epoch
-    if run.is_chief:
-        counts = "{:,} to train, {:,} to validate, {:,} to test".format(*map(len, parts))
-        print(f"images {parts[0].shape[1:]}: {counts}; {run.parameters:,} parameters")
-        print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
-    model._maybe_symbolic_build = lambda **batch: None  # fails with several devices in Keras 3.15
-    values, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
-    model.get_metrics_result = lambda: {k: v[None] if several() else v for k, v in values().items()}
-    model.fit(
-        train_dataset(parts[0], prepare, options, first_epoch),
-        initial_epoch=first_epoch,
-        epochs=options.epochs,
-        steps_per_epoch=len(parts[0]) // options.batch_size,
-        validation_data=validation_dataset,
-        shuffle=False,  # the batches are in a random order already
-        callbacks=[run],
-        verbose=int(run.is_chief and sys.stdout.isatty()),
+    warm_up = int(WARM_UP * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=INITIAL_RATE * options.learning_rate,
+        warmup_target=options.learning_rate,
+        warmup_steps=warm_up,
+        decay_steps=steps - warm_up,
     )
-    return run
 
 
-class CheckpointCallback(keras.callbacks.Callback):
-    """Saves the run after every epoch, with its history and the seconds that it has taken."""
+def load_weights(folder, models):
+    """Give models the weights of a finished run, from the files {name}.keras in a folder."""
+    for name, model in models.items():
+        try:
+            model.load_weights(folder / f"{name}.keras")
+        except (OSError, ValueError) as error:
+            text = f"--start-from {folder}: accepted: a run with images of the same shape and"
+            raise InputError(f"{text} the same model; {name}.keras: {error}") from error
 
-    def __init__(self, model, networks, images, options):
+
+def work_around_keras_20585(model):
+    """Let `fit` of Keras 3.15 run on several devices: keras-team/keras issue 20585.
+
+    It builds a model from a batch reduced over the devices, which fails for images alone, and
+    it takes the first element of each result.
+    """
+    get_metrics_result = model.get_metrics_result
+
+    def results_with_an_axis():
+        results = get_metrics_result()
+        if not tf.distribute.has_strategy():  # at the end of an epoch
+            return results
+        return {name: value[np.newaxis] for name, value in results.items()}
+
+    def build_nothing(**batch):
+        pass
+
+    model.get_metrics_result = results_with_an_axis
+    model._maybe_symbolic_build = build_nothing
+
+
+def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=()):
+    """Train a compiled model made of `networks`; return its TrainingLog and its Checkpoints.
+
+    `parts` are the training, validation and test images; for `prepare`, see `image_batches`.
+    """
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+        if tf.distribute.has_strategy():
+            work_around_keras_20585(model)
+    train, validation, test = parts
+    folder = options.model_dir / "checkpoints"
+    log = TrainingLog(folder, is_chief=strategy.extended.should_checkpoint)
+    settings = run_settings(model, networks, train, options)
+    checkpoints = Checkpoints(folder, model, log, settings)
+    first_epoch = checkpoints.restore(options.resume)
+    if log.is_chief:
+        folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an epoch
+        options.images_dir.mkdir(parents=True, exist_ok=True)
+        print(f"images {train.shape[1:]}: {len(train):,} to train,", end=" ")
+        print(f"{len(validation):,} to validate, {len(test):,} to test;", end=" ")
+        print(f"{sum(network.count_params() for network in networks):,} parameters")
+        print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
+    try:
+        model.fit(
+            train_dataset(train, prepare, options, first_epoch),
+            initial_epoch=first_epoch,
+            epochs=options.epochs,
+            steps_per_epoch=len(train) // options.batch_size,
+            validation_data=validation_dataset,
+            shuffle=False,  # the batches are in a random order already
+            callbacks=[log, checkpoints, *callbacks],
+            verbose=int(log.is_chief and sys.stdout.isatty()),
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(checkpoints.advice()) from None
+    return log, checkpoints
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """Keeps the history and seconds of a run, and prints each epoch; a NaN ends the run."""
+
+    def __init__(self, folder, is_chief):
         super().__init__()
-        self.folder, self.history, self.seconds = options.model_dir / "checkpoints", {}, 0.0
-        self.is_chief = model.distribute_strategy.extended.should_checkpoint  # writes the files
-        config = "".join(network.to_json() for network in networks).encode()
-        self.settings = {k: v for k, v in vars(options).items() if type(v) in (int, float)}
-        self.settings |= {"data (CRC-32)": zlib.crc32(images), "model (CRC-32)": zlib.crc32(config)}
-        self.parameters = sum(network.count_params() for network in networks)
-        self.record, self.began = tf.Variable(""), time.perf_counter()
+        self.folder = folder  # of the checkpoints
+        self.is_chief = is_chief  # the one of several workers that prints and writes
+        self.history = {}
+        self.seconds = 0.0
+        self.last_time = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        self.seconds += now - self.last_time
+        self.last_time = now
+        names = [*CURVES, *(f"val_{name}" for name in CURVES)]
+        for name in names:
+            self.history.setdefault(name, []).append(float(logs[name]))
+        values = ", ".join(f"{name} {logs[name]:.{DECIMALS}f}" for name in names)
+        text = f"epoch {epoch + 1} of {self.params['epochs']}: {values}"
+        if self.is_chief and not sys.stdout.isatty():  # a terminal has a progress bar
+            print(text, flush=True)
+        if not math.isfinite(logs["loss"] + logs["val_loss"]):
+            raise InputError(f"{text}; delete {self.folder}, try a lower --learning-rate")
+
+
+def run_settings(model, networks, images, options):
+    """Return {name: value} of what must be the same when a run is resumed."""
+    settings = {"optimizer": type(model.optimizer).__name__}
+    for name, value in vars(options).items():
+        if type(value) in (int, float):
+            settings[name] = value
+    for name, value in model.optimizer.get_config().items():
+        settings[f"{name} of the optimizer"] = value
+    config = "".join(network.to_json() for network in networks)
+    settings["data (CRC-32)"] = zlib.crc32(images)
+    settings["model (CRC-32)"] = zlib.crc32(config.encode())
+    return json.loads(json.dumps(settings))  # as a checkpoint gives it back
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Writes the state of a run after every epoch, keeps the newest two, and restores one."""
+
+    def __init__(self, folder, model, log, settings):
+        super().__init__()
+        self.folder = folder
+        self.log = log
+        self.settings = settings
+        self.record = tf.Variable("")  # settings, history and seconds, as JSON
         variables = [variable.value for variable in model.weights + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
 
-    def paths(self):  # of the checkpoints, the oldest first; TensorFlow writes an .index file last
-        return [path.with_suffix("") for path in sorted(self.folder.glob("epoch-*.index"))]
+    def paths(self):
+        """Return the paths of the checkpoints, the oldest first."""
+        complete = sorted(self.folder.glob("epoch-*.index"))  # TensorFlow writes .index last
+        return [path.with_suffix("") for path in complete]
 
     def restore(self, resume):
-        """Return the first epoch: of a new run, or after the newest undamaged checkpoint."""
+        """Return how many epochs are done; with `resume`, by the newest good checkpoint."""
         if self.paths() and not resume:
-            raise InputError(f"unfinished run in {self.folder}: --resume it, or delete it")
+            raise InputError(f"unfinished run: --resume it, or delete {self.folder}")
         for path in reversed(self.paths()):
             try:
-                tf.train.Checkpoint(record=self.record).read(str(path)).expect_partial()
-                settings, self.history, self.seconds = json.loads(self.record.numpy())
-                for name, now in self.settings.items():
-                    if (then := settings.get(name)) != now:
-                        raise InputError(f"--resume: {name} was {then} and is {now}")
-                self.checkpoint.read(str(path)).assert_existing_objects_matched()
-                print(f"resuming after epoch {len(self.history['loss'])} of {settings['epochs']}")
-                return len(self.history["loss"])
+                return self.read(path)
             except (tf.errors.OpError, IndexError, RuntimeError) as error:
                 print(f"{path} is damaged: {error}; trying the one before", file=sys.stderr)
         if resume:
             raise InputError(f"--resume: there is no readable checkpoint in {self.folder}")
         return 0
 
+    def read(self, path):
+        """Restore the run from one checkpoint; return how many epochs are done."""
+        tf.train.Checkpoint(record=self.record).read(str(path)).expect_partial()
+        settings, self.log.history, self.log.seconds = json.loads(self.record.numpy())
+        for name in self.settings | settings:
+            then, now = settings.get(name), self.settings.get(name)
+            if then != now:
+                change = f"{name} was {then} and is {now}"
+                raise InputError(f"--resume: {change}; for a new run, delete {self.folder}")
+        self.checkpoint.read(str(path)).assert_existing_objects_matched()
+        done = len(self.log.history["loss"])
+        print(f"resuming after epoch {done} of {settings['epochs']}")
+        return done
+
     def on_epoch_end(self, epoch, logs=None):
-        self.began, began = time.perf_counter(), self.began
-        self.seconds += self.began - began
-        names = [prefix + name for prefix in ("", "val_") for name in CURVES]
-        for name in names:
-            self.history.setdefault(name, []).append(float(logs[name]))
-        if self.is_chief and not sys.stdout.isatty():  # a terminal has Keras's progress bar
-            values = ", ".join(f"{name} {logs[name]:.{DECIMALS}f}" for name in names)
-            print(f"epoch {epoch + 1} of {self.params['epochs']}: {values}", flush=True)
-        if not math.isfinite(logs["loss"] + logs["val_loss"]):
-            raise InputError(f"epoch {epoch + 1}: {logs}; try a lower --learning-rate")
-        if self.is_chief:
-            self.record.assign(json.dumps([self.settings, self.history, self.seconds]))
+        if self.log.is_chief:
+            state = [self.settings, self.log.history, self.log.seconds]
+            self.record.assign(json.dumps(state))
             self.checkpoint.write(str(self.folder / f"epoch-{epoch + 1:06}"))
             self.keep(2)
 
-    def keep(self, count):  # the newest checkpoints, and remove the others
+    def keep(self, count):
+        """Remove all but the newest checkpoints."""
         for path in self.paths()[::-1][count:]:
-            for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):  # .index first
-                file.unlink()
+            for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):
+                file.unlink()  # .index first: without it, the rest does not count
+
+    def advice(self):
+        """Return what to tell a user who stops the run."""
+        done = [path.name.removeprefix("epoch-") for path in self.paths()]
+        if not done:
+            return "stopped in the first epoch"
+        return f"stopped after epoch {int(done[-1])}; continue with --resume"
 
 
 def save(path, write):
-    """Let `write` write a file in a temporary folder beside `path`, and then move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let `write` write a file in a temporary folder beside `path`, then move it there."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         write(Path(folder) / path.name)
         os.replace(Path(folder) / path.name, path)
     print(f"wrote {path}")
 
 
-def report(options, results, run):
-    """Print the results, beside those to expect of a default run; write them and the history."""
-    usual, free = vars(parse_options([])), ("seed", "resume", "model_dir", "images_dir")
-    changed = any(vars(options)[name] != usual[name] for name in usual if name not in free)
-    print(f"\nmeans over the test images, after {run.seconds:.0f} s of training:")
-    for name, unit, better, expected in METRICS:
-        value = results[name.lower().replace(" ", "_")]
-        text = f"  {name:<15}{value:9.{DECIMALS}f} {unit:<16}{better:<18}"
-        print(text.rstrip() if changed else f"{text}expected {expected}")
-    rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
-    history = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    about = {"train_seconds": run.seconds, "parameters": run.parameters, "keras": keras.__version__}
-    metrics = json.dumps(results | vars(options) | about, indent=2, default=str) + "\n"
-    save(options.model_dir / "history.csv", lambda path: path.write_text(history))
-    save(options.model_dir / "metrics.json", lambda path: path.write_text(metrics))
+def report(options, results, log, parameters):
+    """Print the results, with those to expect of a default run; write them and the history."""
+    free = ("seed", "resume", "model_dir", "images_dir")
+    now, usual = vars(options), vars(parse_options([]))
+    is_default = all(now[name] == usual[name] for name in usual if name not in free)
+    print(f"\nmeans over the test images, after {log.seconds:.0f} s of training:")
+    for key, name, unit, better, expected in METRICS:
+        line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<16}{better:<18}"
+        print(f"{line}expected {expected}" if is_default else line.rstrip())
+
+    def write_history(path):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", *log.history])
+            for epoch, values in enumerate(zip(*log.history.values(), strict=True), start=1):
+                writer.writerow([epoch, *values])
+
+    def write_metrics(path):
+        about = {"train_seconds": log.seconds, "parameters": parameters}
+        about["keras"] = keras.__version__
+        path.write_text(json.dumps(results | now | about, indent=2, default=str) + "\n")
+
+    save(options.model_dir / "history.csv", write_history)
+    save(options.model_dir / "metrics.json", write_metrics)
 
 
 def plot_image_rows(path, title, rows, names=(), colours=None):
@@ -482,19 +743,27 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
 def plot_history(path, history):
     """Plot training and validation values of the CURVES by epoch."""
     figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
-    first = int(len(history["loss"]) > 3)  # the first of many epochs would flatten the rest
+    count = len(history["loss"])
+    first = 2 if count > 3 else 1  # the first of many epochs would flatten the rest
     for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
-        epochs = range(1 + first, len(history[name]) + 1)
-        axes.plot(epochs, history[name][first:], ".-", epochs, history[f"val_{name}"][first:], ".-")
-        axes.set(title=title, xlabel="epoch" + ", from the second on" * first)
+        epochs = range(first, count + 1)
+        axes.plot(epochs, history[name][first - 1 :], ".-", label="training")
+        axes.plot(epochs, history[f"val_{name}"][first - 1 :], ".-", label="validation")
+        axes.set(title=title, xlabel="epoch" if first == 1 else "epoch, from the second on")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(["training", "validation"])
+        axes.legend()
     save(path, figure.savefig)
 
 
 if __name__ == "__main__":
     try:
         main(OPTIONS)
-    except (InputError, OSError, ImportError, tf.errors.ResourceExhaustedError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    except InputError as error:
+        fail(str(error))
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        fail(f"{error}; accepted: folders that can be written to")
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        fail(f"no memory or no disk space left; a smaller --batch-size may help; {error}")
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        sys.exit(130)  # as a shell reports it

@@ -5,12 +5,12 @@
 """Variational autoencoder (VAE): encodes images as points of a latent plane, and decodes points.
 
     python VariationalAutoEncoder_tf2.py    # train on MNIST, evaluate, plot
-    python VariationalAutoEncoder_tf2.py --limit 5000 --epochs 5 --model-dir try --images-dir try
-    python VariationalAutoEncoder_tf2.py --data fashion_mnist --model-dir out --images-dir out
-    python VariationalAutoEncoder_tf2.py --latent-dim 10 --model-dir out10 --images-dir out10
+    python VariationalAutoEncoder_tf2.py --limit 5000 --epochs 5 --model-dir try
+    python VariationalAutoEncoder_tf2.py --data fashion_mnist --model-dir out
+    python VariationalAutoEncoder_tf2.py --latent-dim 10 --model-dir out10
 
-The encoder gives a normal distribution over the latent space for each image x, with mean z_mean and
-standard deviation exp(z_log_sigma). The decoder gives a probability for each pixel at each point z:
+The encoder gives a normal distribution over the latent space for each image x, with mean z_mean
+and standard deviation exp(z_log_sigma). The decoder gives a probability for each pixel:
 
     z = z_mean + exp(z_log_sigma) * epsilon                  with epsilon ~ N(0, I)
     loss = -log p(x|z) + beta * KL(N(z_mean, exp(z_log_sigma)^2) || N(0, I))
@@ -20,9 +20,13 @@ Kingma & Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1
 """
 
 import argparse
+import contextlib
+import csv
+import faulthandler
 import json
 import math
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -30,67 +34,116 @@ import time
 import zlib
 from pathlib import Path
 
-MODEL_DIR, DECIMALS = Path("models/vae"), 2  # DECIMALS of results as they are printed
-NUMBERS = [  # group, option, default, minimum, maximum, help
-    ("training", "--epochs", 10, 1, 10**4, "passes over the training images"),
-    ("training", "--batch-size", 64, 1, 10**6, "global batch size"),
-    ("training", "--learning-rate", 4e-3, 1e-9, 10, "peak learning rate, after a linear warm-up"),
-    ("model", "--latent-dim", 2, 2, 1000, "dimensions of z"),
-    ("model", "--beta", 1.0, 0, 10**6, "weight of the KL term in the loss"),
-    ("output", "--importance-samples", 50, 1, 10**5, "samples of z for the IWAE bound"),
-]
-METRICS = [  # name, unit, which way is better, what the default runs of three seeds gave
-    ("negative ELBO", "nats per image", "lower is better", "135.78 ± 0.17"),
-    ("reconstruction", "nats per image", "lower is better", "128.65 ± 0.20"),
-    ("KL", "nats per image", "", "7.13 ± 0.03"),
-    ("IWAE bound", "nats per image", "higher is better", "-133.68 ± 0.14"),
-]
-CURVES = {  # by epoch
-    "loss": "negative ELBO (if beta = 1), nats per image",
-    "reconstruction": "reconstruction, nats per image",
-    "kl": "KL to the prior, nats per image",
-}
+MODEL_DIR = Path("models/vae")
+EPOCHS = 10
+BATCH_DIVISOR = 1  # images that must stay together on a device
 
-# ==== Shared by both scripts, part 1 of 2: options and imports ====================================
+
+def add_own_options(parser):
+    """Add the options that only this script has."""
+    group = parser.add_argument_group("VAE")
+    count = number(int, 1, 10**5)
+    group.add_argument("--latent-dim", type=number(int, 2, 1000), default=2, help="size of z")
+    group.add_argument("--beta", type=number(float, 0, 10**6), default=1.0, help="KL weight")
+    group.add_argument("--importance-samples", type=count, default=50, help="for the bound")
+
+
+# ==== Shared by both scripts, part 1 of 2: options and imports ==============================
+
+
+class HelpFormatter(argparse.RawTextHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of the examples, and adds the defaults."""
+
+
+def fail(message):
+    """End the script with one line about a user error."""
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def number(kind, low, high):
+    """Return a function that reads the number of an option: int or float, low to high."""
+
+    def read(text):
+        with contextlib.suppress(ValueError):
+            if low <= kind(text) <= high:
+                return kind(text)
+        accepted = f"{kind.__name__} from {low:,} to {high:,}"
+        raise argparse.ArgumentTypeError(f"{text}: accepted: {accepted}")
+
+    return read
 
 
 def parse_options(arguments=None):
     """Return the options of the command line; `--help` and mistakes end the script here."""
     description, examples, *_ = __doc__.split("\n\n")
-    settings = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(None, None, description, f"examples:\n{examples}", **settings)
-    parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
-    parser.add_argument("--version", action="version", version="1.0.0")
-    groups = ("data", "model", "training", "output", "hardware")
-    add = {name: parser.add_argument_group(name).add_argument for name in groups}
-    add["data"]("--data", default="mnist", metavar="FILE", help="mnist, fashion_mnist or FILE.npz")
-    limit = ("data", "--limit", 10**9, 10, 10**9, "training images, the first N")
-    numbers = [*NUMBERS, limit, ("training", "--seed", 0, 0, 2**31 - 1, "random seed")]
-    for group, name, default, low, high, text in numbers:
-        text += f", {low:,} to {high:,} (default: {default:,})".replace("1,000,000,000", "all")
-        add[group](name, type=type(default), default=default, metavar="N", help=text)
-    add["training"]("--resume", action="store_true", help="continue the run in --model-dir")
-    add["hardware"]("--bfloat16", action="store_true", help="mixed precision: compute in bfloat16")
-    folder = {"type": Path, "metavar": "DIR"}
-    add["output"]("--model-dir", default=MODEL_DIR, help=f"models (default: {MODEL_DIR})", **folder)
-    add["output"]("--images-dir", default="images", help="pictures (default: images)", **folder)
+    parser = argparse.ArgumentParser(formatter_class=HelpFormatter, allow_abbrev=False)
+    parser.description = description
+    parser.epilog = f"examples:\n{examples}"
+    parser.error = fail
+    parser.add_argument("--version", action="version", version="1.1.0")
+    add_own_options(parser)
+
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", default="mnist", help="mnist, fashion_mnist or a file")
+    group.add_argument("--limit", type=number(int, 10, 10**9), help="the first LIMIT images")
+
+    group = parser.add_argument_group("training")
+    count = number(int, 1, 10**6)
+    rate = number(float, 1e-9, 10)
+    group.add_argument("--epochs", type=count, default=EPOCHS, help="passes over the images")
+    group.add_argument("--batch-size", type=count, default=64, help="images in a step")
+    group.add_argument("--learning-rate", type=rate, default=4e-3, help="peak, after warm-up")
+    group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, help="random seed")
+    group = group.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="continue the run in MODEL_DIR")
+    group.add_argument("--start-from", type=Path, help="MODEL_DIR of a run to train further")
+
+    group = parser.add_argument_group("output")
+    group.add_argument("--model-dir", type=Path, default=MODEL_DIR, help="for the models")
+    text = "for the pictures; without it images, or MODEL_DIR if that is given"
+    group.add_argument("--images-dir", type=Path, help=text)
+
+    group = parser.add_argument_group("hardware")
+    group.add_argument("--bfloat16", action="store_true", help="compute in mixed precision")
+
     options = parser.parse_args(arguments)
-    for _, name, _, low, high, _ in numbers:
-        value = vars(options)[name[2:].replace("-", "_")]
-        if not low <= value <= high:
-            parser.error(f"{name} {value}: accepted: {low:,} to {high:,}")
-    if not (options.data in ("mnist", "fashion_mnist") or os.path.exists(options.data)):
-        parser.error(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")
+    if options.data not in ("mnist", "fashion_mnist") and not os.path.exists(options.data):
+        fail(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")
+    if options.start_from and not options.start_from.is_dir():
+        fail(f"--start-from {options.start_from}: accepted: the folder of a finished run")
+    if set("*?[\\") & set(str(options.model_dir)):  # TensorFlow takes these for patterns
+        fail(f"--model-dir {options.model_dir}: accepted: a name without * ? [ \\")
+    if options.images_dir is None:
+        by_default = options.model_dir == MODEL_DIR
+        options.images_dir = Path("images") if by_default else options.model_dir
     return options
 
 
+@contextlib.contextmanager
+def quiet_imports():
+    """Hide what native code prints as it starts; end the script if an import fails.
+
+    Nothing is hidden if TF_CPP_MIN_LOG_LEVEL is set, nor a crash of native code.
+    """
+    screen = os.dup(2)
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # later: warnings and errors
+        faulthandler.enable(screen)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        yield
+    except Exception as error:  # old packages fail in many ways
+        os.dup2(screen, 2)
+        fail(f"{error}; pip install -r requirements.txt")
+    finally:
+        os.dup2(screen, 2)
+
+
 if __name__ == "__main__":
-    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
+    OPTIONS = parse_options()  # before the slow imports: --help and mistakes answer at once
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
-screen, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-os.dup2(null, 2)  # native code writes lines to standard error that mean nothing to a user
-try:
+with quiet_imports():
     import keras
     import matplotlib
     import numpy as np
@@ -98,24 +151,15 @@ try:
     from keras import layers
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
-    tf.config.list_physical_devices()  # starts the drivers, which have messages of their own
-except ImportError as error:
-    os.write(screen, f"error: {error}; pip install -r requirements.txt\n".encode())
-    sys.exit(2)
-finally:
-    os.dup2(screen, 2)
+    tf.config.list_physical_devices()  # starts the drivers, which print, too
+    for package, oldest in ((tf, "2.21.0"), (keras, "3.15.0")):
+        if np.lib.NumpyVersion(found := package.__version__) < oldest:
+            raise ImportError(f"needs {package.__name__} {oldest}, found {found}")
 
-# ==== End of part 1 ===============================================================================
+# ==== End of part 1 =========================================================================
 
-# ---- Model ---------------------------------------------------------------------------------------
-
+START_LOG_SIGMA = -2.0  # z starts close to z_mean, so that the decoder learns sooner
 RELU = {"activation": "relu", "kernel_initializer": "he_normal"}  # He et al. 2015
-
-
-def num_downsamples(shape):
-    """Return how often to halve the sides of images (height, width, channels): to 8 or less."""
-    return max(2, math.ceil(math.log2(max(shape[:2]) / 8)))
 
 
 def build_encoder(shape, latent_dim):
@@ -126,31 +170,43 @@ def build_encoder(shape, latent_dim):
         x = layers.Conv2D(filters, 3, strides=2, padding="same", **RELU)(x)
     x = layers.Flatten()(x)
     for units in (256, 128):
-        x = layers.ReLU()(layers.LayerNormalization()(layers.Dense(units)(x)))
+        x = layers.Dense(units)(x)
+        x = layers.LayerNormalization()(x)
+        x = layers.ReLU()(x)
     z_mean = layers.Dense(latent_dim, dtype="float32", name="z_mean")(x)
-    small = keras.initializers.Constant(-2)  # z starts close to z_mean: the decoder learns sooner
-    settings = {"bias_initializer": small, "dtype": "float32"}
-    z_log_sigma = layers.Dense(latent_dim, **settings, name="z_log_sigma")(x)
-    return keras.Model(image, [z_mean, z_log_sigma], name="encoder")
+    start = keras.initializers.Constant(START_LOG_SIGMA)
+    heads = layers.Dense(latent_dim, bias_initializer=start, dtype="float32", name="z_log_sigma")
+    return keras.Model(image, [z_mean, heads(x)], name="encoder")
+
+
+FREQUENCY = 4.0  # of the decoder's sines with 2 dimensions, in radians per unit of z
+FREQUENCY_EXPONENT = 1.5  # with more dimensions, high frequencies average out over q(z|x)
+LEAST_FREQUENCY = 0.25
+
+
+def num_downsamples(shape):
+    """Return how often to halve the sides of images (height, width, channels): to 8 or less."""
+    return max(2, math.ceil(math.log2(max(shape[:2]) / 8)))
 
 
 def build_decoder(shape, latent_dim, pixel_mean=0.5):
     """Return a model from points z (n, latent_dim) to the logits of the pixels (n, *shape).
 
     Most of its weights are in wide dense layers, where a weight costs least. The first one gives
-    random Fourier features, which let a network learn fine detail in the plane much sooner: Tancik
-    et al. 2020, https://arxiv.org/abs/2006.10739. Here they are trained, too. With `pixel_mean`,
-    the mean of the training pixels, the decoder starts at that probability for every pixel.
+    random Fourier features, which let a network learn fine detail in the plane much sooner:
+    Tancik et al. 2020, https://arxiv.org/abs/2006.10739. Here they are trained, too. The decoder
+    starts at the probability `pixel_mean`, the mean of the training pixels, for every pixel.
     """
     upsamples = num_downsamples(shape)
     height, width = (math.ceil(side / 2**upsamples) for side in shape[:2])  # 7, 7
     x = z = keras.Input((latent_dim,), name="z")
-    # Radians per unit of z; with more dimensions, high frequencies would average out over q(z|x).
-    stddev = max(0.25, 4 * (2 / latent_dim) ** 1.5)
+    stddev = max(LEAST_FREQUENCY, FREQUENCY * (2 / latent_dim) ** FREQUENCY_EXPONENT)
     frequencies = keras.initializers.RandomNormal(stddev=stddev)
     phases = keras.initializers.RandomUniform(-math.pi, math.pi)
-    settings = {"kernel_initializer": frequencies, "bias_initializer": phases, "dtype": "float32"}
-    x = keras.ops.sin(layers.Dense(512, **settings)(x))
+    waves = layers.Dense(
+        512, kernel_initializer=frequencies, bias_initializer=phases, dtype="float32"
+    )
+    x = keras.ops.sin(waves(x))
     for _ in range(2):
         x = layers.Dense(512, **RELU)(x)
     x = layers.Dense(height * width * 32, **RELU)(x)
@@ -167,15 +223,15 @@ def build_decoder(shape, latent_dim, pixel_mean=0.5):
     return keras.Model(z, x, name="decoder_logits")
 
 
-# ---- Loss and training step ----------------------------------------------------------------------
+# ---- Loss and training step
 
 
 def bernoulli_negative_log_likelihood(images, logits):
     """Return -log p(x|z) in nats, summed over pixels, for independent Bernoulli pixels.
 
-    With p = sigmoid(logit), x log p + (1 - x) log(1 - p) = x * logit - softplus(logit). A grey x in
-    [0, 1] counts as the mean of its random binarizations to 0 and 1. The shape of both is (...,
-    height, width, channels).
+    With p = sigmoid(logit), x log p + (1 - x) log(1 - p) = x * logit - softplus(logit). A grey x
+    in [0, 1] counts as the mean of its random binarizations to 0 and 1. The shape of both is
+    (..., height, width, channels).
     """
     return tf.reduce_sum(tf.nn.softplus(logits) - images * logits, axis=(-3, -2, -1))
 
@@ -190,11 +246,14 @@ def kl_to_standard_normal(z_mean, z_log_sigma):
 
 
 class VAE(keras.Model):
-    """An encoder and a decoder of logits, trained together by the loss at the top of the file."""
+    """An encoder and a decoder of logits, trained by the loss at the top of the file."""
 
-    def __init__(self, encoder, decoder, beta=1.0, seed=0):
+    def __init__(self, encoder, decoder_logits, beta=1.0, seed=0):
         super().__init__()
-        self.encoder, self.decoder, self.beta, self.seed = encoder, decoder, beta, seed
+        self.encoder = encoder
+        self.decoder_logits = decoder_logits
+        self.beta = beta
+        self.seed = seed
         self.trackers = [keras.metrics.Mean(name) for name in ("loss", "reconstruction", "kl")]
 
     @property
@@ -206,7 +265,7 @@ class VAE(keras.Model):
         z_mean, z_log_sigma = self.encoder(images, training=training)
         epsilon = tf.random.stateless_normal(tf.shape(z_mean), seed)
         z = z_mean + tf.exp(z_log_sigma) * epsilon
-        logits = self.decoder(z, training=training)
+        logits = self.decoder_logits(z, training=training)
         reconstruction = bernoulli_negative_log_likelihood(images, logits)
         kl = kl_to_standard_normal(z_mean, z_log_sigma)
         return reconstruction + self.beta * kl, reconstruction, kl
@@ -228,12 +287,25 @@ class VAE(keras.Model):
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return self.update_trackers(losses)
 
-    def test_step(self, images):  # the same epsilon in every epoch
-        seed = stateless_seed(self.seed, "validation")
+    def test_step(self, images):
+        seed = stateless_seed(self.seed, "validation")  # the same epsilon in every epoch
         return self.update_trackers(self.loss_terms(images, seed, training=False))
 
 
-# ---- Evaluation and plots ------------------------------------------------------------------------
+# ---- Evaluation and plots
+
+DECIMALS = 2  # of the results as they are printed
+METRICS = [  # key, name, unit, which way is better, range to expect of a default run
+    ("negative_elbo", "negative ELBO", "nats per image", "lower is better", "135.2 to 136.4"),
+    ("reconstruction", "reconstruction", "nats per image", "lower is better", "128.0 to 129.4"),
+    ("kl", "KL", "nats per image", "", "7.0 to 7.3"),
+    ("iwae_bound", "IWAE bound", "nats per image", "higher is better", "-134.2 to -133.2"),
+]
+CURVES = {  # what every epoch prints, records and plots, and the title of its plot
+    "loss": "negative ELBO (if beta = 1), nats per image",
+    "reconstruction": "reconstruction, nats per image",
+    "kl": "KL to the prior, nats per image",
+}
 
 
 def log_normal_density(x, mean=0.0, log_sigma=0.0):
@@ -242,42 +314,59 @@ def log_normal_density(x, mean=0.0, log_sigma=0.0):
     return -0.5 * tf.reduce_sum(terms, axis=-1)
 
 
-def elbo_and_iwae_bound(encoder, decoder, images, samples, seed):
+def elbo_and_iwae_bound(encoder, decoder_logits, images, samples, seed):
     """Return reconstruction, KL and IWAE bound of images in [0, 1]: each (n,), in nats.
 
-    With w = p(x|z) p(z) / q(z|x) at draws of z from the encoder's q(z|x), the log of the mean of w
-    is on average a lower bound on log p(x): the ELBO with one draw, closer with more. Burda et al.,
-    Importance Weighted Autoencoders, 2016, eq. 8, https://arxiv.org/abs/1509.00519
+    With w = p(x|z) p(z) / q(z|x) at draws of z from the encoder's q(z|x), the log of the mean of
+    w is on average a lower bound on log p(x): the ELBO with one draw, closer with more. Burda et
+    al., Importance Weighted Autoencoders, 2016, eq. 8, https://arxiv.org/abs/1509.00519
     """
     z_mean, z_log_sigma = encoder(images)  # (n, latent_dim)
     epsilon = tf.random.stateless_normal((samples, *tf.unstack(tf.shape(z_mean))), seed)
     z = z_mean + tf.exp(z_log_sigma) * epsilon  # (samples, n, latent_dim)
-    logits = decoder(tf.reshape(z, (-1, z.shape[-1])))
+    logits = decoder_logits(tf.reshape(z, (-1, z.shape[-1])))
     logits = tf.reshape(logits, (samples, *tf.unstack(tf.shape(images))))
     reconstruction = bernoulli_negative_log_likelihood(images, logits)  # (samples, n)
     log_q = log_normal_density(z, z_mean, z_log_sigma)
     log_w = log_normal_density(z) - reconstruction - log_q
     bound = tf.reduce_logsumexp(log_w, axis=0) - math.log(samples)
-    return tf.reduce_mean(reconstruction, axis=0), kl_to_standard_normal(z_mean, z_log_sigma), bound
+    kl = kl_to_standard_normal(z_mean, z_log_sigma)
+    return tf.reduce_mean(reconstruction, axis=0), kl, bound
 
 
-def evaluate(encoder, decoder, images, samples=50, seed=0):
+def images_and_seed(images, seed):
+    """Return what a batch of the test is made of."""
+    return images, seed
+
+
+def images_alone(images, seed):
+    """Return what a batch for training or encoding is made of."""
+    return images
+
+
+def evaluate(encoder, decoder_logits, images, samples=50, seed=0):
     """Return the negative ELBO, its two parts and the IWAE bound: means over uint8 images."""
     # As many images at a time as have the pixels of 5,000 digits when decoded, about 200 MB.
     batch_size = max(1, 5000 * 28 * 28 // (samples * images[0].size))
-    step = tf.function(elbo_and_iwae_bound, autograph=False)
-    batches = eval_dataset(images, lambda *batch: batch, seed, "test", batch_size)
-    parts = [step(encoder, decoder, batch, samples, batch_seed) for batch, batch_seed in batches]
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    bounds = tf.function(elbo_and_iwae_bound, autograph=False)
+    found = []
+    for batch, batch_seed in eval_dataset(images, images_and_seed, seed, "test", batch_size):
+        found.append(bounds(encoder, decoder_logits, batch, samples, batch_seed))
+    columns = [np.concatenate(column) for column in zip(*found, strict=True)]
     reconstruction, kl, bound = (float(column.mean(dtype=float)) for column in columns)
-    elbo = {"negative_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
-    return {**elbo, "iwae_bound": bound, "iwae_samples": samples}
+    return {
+        "negative_elbo": reconstruction + kl,
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "iwae_bound": bound,
+        "iwae_samples": samples,
+    }
 
 
 def pca_projection(codes):
     """Return the plane to plot: two directions (2, latent_dim), axis labels, a note for titles.
 
-    With two dimensions that is the latent space; with more, two principal components of the codes.
+    With two dimensions that is the latent space; with more, two principal components.
     """
     if codes.shape[1] == 2:
         return np.eye(2), ["z[0]", "z[1]"], ""
@@ -301,32 +390,39 @@ def plot_latent_space(path, codes, labels):
     order = np.random.default_rng(0).permutation(len(codes))  # so that no class hides the others
     points = codes @ directions.T
     axes.scatter(*points[order].T, s=8, color=colours[index[order]], linewidths=0)
-    for number, label in enumerate(classes if 1 < len(classes) <= 30 else ()):
-        each = points[index == number]  # the label is where the class is dense
-        distances = np.linalg.norm(each[:, np.newaxis] - each, axis=2)
-        middle = each[np.argmin(np.quantile(distances, 0.2, axis=1))]
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colours[number]}
-        style = {"fontsize": 14, "ha": "center", "va": "center", "parse_math": False}
-        axes.text(*middle, label, bbox=box, **style)
+    if 1 < len(classes) <= 30:
+        for number, label in enumerate(classes):
+            add_class_label(axes, points[index == number], label, colours[number])
     save(path, figure.savefig)
+
+
+def add_class_label(axes, points, label, colour):
+    """Write the label of a class where its points (n, 2) are dense."""
+    distances = np.linalg.norm(points[:, np.newaxis] - points, axis=2)
+    middle = points[np.argmin(np.quantile(distances, 0.2, axis=1))]
+    box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour}
+    style = {"fontsize": 14, "ha": "center", "va": "center", "parse_math": False}
+    axes.text(*middle, label, bbox=box, **style)
 
 
 def plot_manifold(path, codes, decoder, noun, side=20):
     """Plot side x side decoded points of the plane, each for an equal share of the prior."""
     directions, names, note = pca_projection(codes)
-    quantiles = [statistics.NormalDist().inv_cdf((step + 0.5) / side) for step in range(side)]
+    prior = statistics.NormalDist()
+    quantiles = [prior.inv_cdf((step + 0.5) / side) for step in range(side)]
     across, up = np.meshgrid(quantiles, quantiles[::-1])  # the first row of tiles is the top one
     z = np.stack([across, up], axis=-1).reshape(-1, 2) @ directions
     tiles = decoder(tf.constant(z, tf.float32)).numpy()
-    figure = Figure(figsize=(8, 8.5), layout="constrained")
-    title = f"Every point decodes to a {noun} (ticks: quantiles of the prior){note}"
-    axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
     _, height, width, channels = tiles.shape
     image = tiles.reshape(side, side, height, width, channels).swapaxes(1, 2)
     image = image.reshape(side * height, side * width, channels)
-    settings = {"extent": (0, side, 0, side), "interpolation_stage": "data"}  # takes less memory
+    figure = Figure(figsize=(8, 8.5), layout="constrained")
+    title = f"Every point decodes to a {noun} (ticks: quantiles of the prior){note}"
+    axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
+    settings = {"extent": (0, side, 0, side), "interpolation_stage": "data"}  # less memory
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, **settings)
-    ticks, texts = np.arange(side) + 0.5, [f"{quantile:.2f}" for quantile in quantiles]
+    ticks = np.arange(side) + 0.5
+    texts = [f"{quantile:.2f}" for quantile in quantiles]
     axes.set_xticks(ticks, texts, rotation=90)
     axes.set_yticks(ticks, texts)
     save(path, figure.savefig)
@@ -334,62 +430,86 @@ def plot_manifold(path, codes, decoder, noun, side=20):
 
 def plot_all(options, encoder, decoder, images, labels, history):
     """Plot the five pictures, from the first test images and the history of the training."""
-    folder, images, labels = options.images_dir, images[:5000], labels[:5000]
-    batches = eval_dataset(images, None, options.seed, "test")
+    folder = options.images_dir
+    noun = "digit" if options.data == "mnist" else "picture"
+    images, labels = images[:5000], labels[:5000]
+    batches = eval_dataset(images, images_alone, options.seed, "test")
     codes = np.concatenate([encoder(batch)[0] for batch in batches])
     plot_latent_space(folder / "vae_latent_space.png", codes, labels)
-    noun = "digit" if options.data == "mnist" else "picture"
     plot_manifold(folder / "vae_manifold.png", codes, decoder, noun)
-    rows, names = [images[:10] / 255, decoder(codes[:10])], [f"test {noun}", "decoded"]
+    rows = [images[:10] / 255, decoder(codes[:10])]
     numbers = "two" if codes.shape[1] == 2 else codes.shape[1]
     title = f"Each {noun} from {numbers} numbers, its z_mean"
+    names = [f"test {noun}", "decoded"]
     plot_image_rows(folder / "vae_reconstructions.png", title, rows, names)
-    z = tf.random.stateless_normal((4 * 10, codes.shape[1]), stateless_seed(options.seed, "plots"))
+    seed = stateless_seed(options.seed, "plots")
+    z = tf.random.stateless_normal((4 * 10, codes.shape[1]), seed)
     samples = tf.reshape(decoder(z), (4, 10, *images.shape[1:]))
     plot_image_rows(folder / "vae_samples.png", f"New {noun}s, sampled from the prior", samples)
     plot_history(folder / "vae_loss.png", history)
 
 
-# ---- Main ----------------------------------------------------------------------------------------
+# ---- Main
+
+
+def build_vae(train, options):
+    """Return the compiled VAE for uint8 training images (n, height, width, channels)."""
+    shape = train.shape[1:]
+    encoder = build_encoder(shape, options.latent_dim)
+    decoder_logits = build_decoder(shape, options.latent_dim, float(train.mean() / 255))
+    vae = VAE(encoder, decoder_logits, options.beta, options.seed)
+    vae.compile(keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99))
+    return vae
 
 
 def main(options):
     """Load the images; build, fit and evaluate the VAE; save the models; plot."""
-    *parts, test_labels = load_images(options.data, options.limit)
-    train, validation, test = parts
+    train, validation, test, test_labels = load_images(options.data, options.limit)
     with set_up(options, len(train)).scope():
-        encoder = build_encoder(train.shape[1:], options.latent_dim)
-        logits = build_decoder(train.shape[1:], options.latent_dim, float(train.mean() / 255))
-        vae = VAE(encoder, logits, options.beta, options.seed)
-        vae.compile(keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99))
-    validation_dataset = eval_dataset(validation, None, options.seed, "validation")
-    run = fit(vae, [encoder, logits], parts, None, validation_dataset, options)
-    if not run.is_chief:
+        vae = build_vae(train, options)
+    encoder, decoder_logits = vae.encoder, vae.decoder_logits
+    if options.start_from:
+        load_weights(options.start_from, {"encoder": encoder, "decoder": decoder_logits})
+    log, checkpoints = fit(
+        vae,
+        [encoder, decoder_logits],
+        (train, validation, test),
+        images_alone,
+        eval_dataset(validation, images_alone, options.seed, "validation"),
+        options,
+    )
+    if not log.is_chief:
         return
-    results = evaluate(encoder, logits, test, options.importance_samples, options.seed)
-    probabilities = layers.Activation("sigmoid", dtype="float32")(logits.output)
-    decoder = keras.Model(logits.input, probabilities, name="decoder")
-    report(options, results, run)
+    results = evaluate(encoder, decoder_logits, test, options.importance_samples, options.seed)
+    probabilities = layers.Activation("sigmoid", dtype="float32")(decoder_logits.output)
+    decoder = keras.Model(decoder_logits.input, probabilities, name="decoder")
+    report(options, results, log, encoder.count_params() + decoder.count_params())
     save(options.model_dir / "encoder.keras", encoder.save)
     save(options.model_dir / "decoder.keras", decoder.save)
-    plot_all(options, encoder, decoder, test, test_labels, run.history)
-    run.keep(0)
+    plot_all(options, encoder, decoder, test, test_labels, log.history)
+    checkpoints.keep(0)
     print(f"See {options.images_dir}/vae_manifold.png first. To generate images as files:")
     print(f"python examples/generate_digits.py --output DIR --model-dir {options.model_dir}")
 
 
-# ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ==============
+# ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ========
+
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+INITIAL_RATE = 0.04  # of the peak learning rate
+EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
+EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
+matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
 class InputError(ValueError):
     """A user error; its text names the value and what is accepted."""
 
 
-def load_images(source, limit):
+def load_images(source, limit=None):
     """Return training, validation and test images, and the labels of the test images (n,).
 
-    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is for
-    validation; without x_test, a random tenth is for the test. `limit` is of training images.
+    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is
+    for validation; without x_test, a random tenth is for the test. `limit` is of training images.
     """
     arrays = read_arrays(source)
     images, labels = check_images(arrays, "train", source)
@@ -397,16 +517,19 @@ def load_images(source, limit):
         test, test_labels = check_images(arrays, "test", source, images.shape[1:])
     else:
         order = np.random.default_rng(0).permutation(len(images))  # files may be sorted by class
-        held_out, order = np.split(order, [len(images) // 10])
-        test, test_labels, images = images[held_out], labels[held_out], images[order]
+        held_out, kept = np.split(order, [len(images) // 10])
+        test, test_labels = images[held_out], labels[held_out]
+        images = images[kept]
     train, validation = np.split(images, [-min(5000, len(images) // 12)])
-    return train[:limit], validation[: limit // 5], test[: limit // 5], test_labels[: limit // 5]
+    fifth = None if limit is None else limit // 5
+    return train[:limit], validation[:fifth], test[:fifth], test_labels[:fifth]
 
 
 def read_arrays(source):
     """Return those of the arrays x_train, y_train, x_test, y_test that a data set has."""
     names = ("x_train", "y_train", "x_test", "y_test")
-    path = Path(__file__).resolve().parent / "data/mnist.npz" if source == "mnist" else Path(source)
+    bundled = Path(__file__).resolve().parent / "data/mnist.npz"
+    path = bundled if source == "mnist" else Path(source)
     try:
         if source in ("mnist", "fashion_mnist") and not path.is_file():
             train, test = getattr(keras.datasets, source).load_data()
@@ -414,189 +537,332 @@ def read_arrays(source):
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names if name in archive.files}
     except Exception as error:  # zipfile, zlib, NumPy and Keras raise many types of errors
-        raise InputError(f"--data {source}: no mnist, fashion_mnist or .npz: {error!r}") from error
+        text = f"--data {source}: no mnist, fashion_mnist or .npz: {error!r}"
+        raise InputError(text) from error
 
 
 def check_images(arrays, part, source, shape=None):
     """Return the images "train" or "test", uint8 (n, *shape), and their labels (n,)."""
-    images, labels = np.asarray(arrays.get(f"x_{part}")), arrays.get(f"y_{part}")
-    found = f"{source}: x_{part} is {images.dtype} {images.shape}, with labels {np.shape(labels)}"
+    images = np.asarray(arrays.get(f"x_{part}"))
+    labels = arrays.get(f"y_{part}")
+    found = f"x_{part} is {images.dtype} {images.shape}, with labels {np.shape(labels)}"
+    accepted = "(n, height, width) or (..., 1 or 3), uint8 or 0 to 1, sides 8 to 256"
     if images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all():
         images = np.rint(images * 255).astype(np.uint8)
-    images = np.ascontiguousarray(images[..., np.newaxis] if images.ndim == 3 else images)
-    labels = np.zeros(images.shape[:1], np.uint8) if labels is None else np.ravel(labels)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
     count, *sides, channels = images.shape if images.ndim == 4 else (0, 0, 0)
-    fits = 8 <= min(sides) <= max(sides) <= 256 and channels in (1, 3) and count == len(labels)
-    fits = fits and (count >= 20 if shape is None else count and images.shape[1:] == shape)
-    if not fits or images.dtype != np.uint8:
-        accepted = "(n, height, width) or (..., 1 or 3), uint8 or 0 to 1, n >= 20, sides 8 to 256"
-        raise InputError(f"{found}; accepted: {accepted}, as many labels, x_test of the same size")
-    return images, labels
+    if images.dtype != np.uint8 or channels not in (1, 3):
+        raise InputError(f"{source}: {found}; accepted: {accepted}")
+    if min(sides) < 8 or max(sides) > 256:
+        raise InputError(f"{source}: {found}; accepted: {accepted}")
+    if shape and images.shape[1:] != shape:
+        raise InputError(f"{source}: {found}; accepted: images {shape}, as in x_train")
+    if count < (20 if part == "train" else 1):
+        raise InputError(f"{source}: {found}; accepted: 20 images or more, or no x_test")
+    labels = np.zeros(count, np.uint8) if labels is None else np.ravel(labels)
+    if len(labels) != count:
+        raise InputError(f"{source}: {found}; accepted: a label for each image")
+    return np.ascontiguousarray(images), labels
 
 
 def stateless_seed(seed, purpose, step=0):
     """Return the seed (2,) of a stateless random draw, a function of the arguments alone."""
-    return tf.random.fold_in((seed, zlib.crc32(purpose.encode()) % 2**31), tf.cast(step, tf.int64))
+    purpose = zlib.crc32(purpose.encode()) % 2**31
+    return tf.random.fold_in((seed, purpose), tf.cast(step, tf.int64))
 
 
-def eval_dataset(images, prepare, seed, purpose, batch_size=None, order=None, first_step=0):
-    """Return batches of `prepare(images in [0, 1], seed)`, with another seed for every step."""
-    batch_size = batch_size or max(1, min(500, 2**22 // images[0].size))
+def image_batches(images, indices, size, prepare, seed, purpose, first_step, drop_remainder):
+    """Return batches of `prepare(images in [0, 1], seed)`, with another seed for every step.
+
+    `indices`, a dataset, has the order of the images; `first_step` numbers the first batch.
+    """
     with tf.device("CPU"):
         stored = tf.constant(images)
 
-    def one_batch(step, indices):
-        batch = tf.cast(tf.gather(stored, indices), tf.float32) / 255
-        return prepare(batch, stateless_seed(seed, purpose, step)) if prepare else batch
+    def one_batch(step, chosen):
+        batch = tf.cast(tf.gather(stored, chosen), tf.float32) / 255
+        return prepare(batch, stateless_seed(seed, purpose, step))
 
-    indices = tf.data.Dataset.from_tensor_slices(np.arange(len(images)) if order is None else order)
     settings = tf.data.Options()
     settings.autotune.enabled = False  # the end of the data would wait for the tuning thread
-    batches = indices.batch(batch_size, drop_remainder=order is not None).enumerate(first_step)
+    batches = indices.batch(size, drop_remainder=drop_remainder).enumerate(first_step)
     return batches.map(one_batch).prefetch(4).with_options(settings)
 
 
+def eval_dataset(images, prepare, seed, purpose, batch_size=None):
+    """Return the batches of all images in their order, the same every time."""
+    size = batch_size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
+    indices = tf.data.Dataset.range(len(images))
+    return image_batches(images, indices, size, prepare, seed, purpose, 0, False)
+
+
 def train_dataset(images, prepare, options, first_epoch=0):
-    """Return the batches of the epochs from `first_epoch` on, each epoch in a new random order."""
-    size, steps = options.batch_size, len(images) // options.batch_size
-    order = np.tile(np.arange(len(images), dtype=np.int32), (options.epochs, 1))
-    order = np.random.default_rng(options.seed).permuted(order, axis=1)
-    order = order[first_epoch:, : size * steps].ravel()  # drops the last part of a batch
-    return eval_dataset(images, prepare, options.seed, "train", size, order, first_epoch * steps)
+    """Return the batches of the epochs from `first_epoch` on, each in a new random order."""
+    size, seed = options.batch_size, options.seed
+    steps = len(images) // size
+
+    def order_of(epoch):
+        epoch_seed = stateless_seed(seed, "order", epoch)
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), epoch_seed)
+        return tf.data.Dataset.from_tensor_slices(order[: steps * size])
+
+    indices = tf.data.Dataset.range(first_epoch, options.epochs).flat_map(order_of)
+    first_step = first_epoch * steps
+    return image_batches(images, indices, size, prepare, seed, "train", first_step, True)
 
 
 def set_up(options, image_count):
-    """Set seeds and precision; return the strategy for TF_CONFIG's workers or for all devices."""
-    options.batch_size = min(options.batch_size, image_count)
+    """Set seeds and precision; return the strategy of the workers or of all devices."""
+    keras.utils.clear_session()  # numbers layers from 1 again, so that any run can be resumed
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("mixed_bfloat16" if options.bfloat16 else "float32")
+    options.batch_size = min(options.batch_size, image_count)
+    strategy = choose_strategy()
+    devices = strategy.num_replicas_in_sync
+    unit = devices * BATCH_DIVISOR
+    if devices > 1 and options.batch_size % unit:
+        accepted = f"multiples of {unit}, with {devices} devices"
+        raise InputError(f"--batch-size {options.batch_size}: accepted: {accepted}")
+    return strategy
+
+
+def choose_strategy():
+    """Return the strategy for the workers of TF_CONFIG, else for all GPUs or the CPU."""
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
     print("training on", ", ".join(device.name.split(":", 1)[1] for device in devices))
-    return tf.distribute.MirroredStrategy() if len(devices) > 1 else tf.distribute.get_strategy()
+    driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi")
+    if driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        print("TensorFlow does not find the GPU of the NVIDIA driver that is installed here:")
+        print('pip install "tensorflow[and-cuda]==2.21.*"')
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy()
 
 
 def learning_rate(image_count, options):
-    """Return a schedule: the rate rises over a tenth of the steps, then falls as a cosine to 0."""
+    """Return a schedule: the rate rises linearly, then falls as a cosine to 0."""
     steps = options.epochs * (image_count // options.batch_size)
-    warmup = {"warmup_target": options.learning_rate, "warmup_steps": steps // 10}
-    start, steps = options.learning_rate / 25, steps - steps // 10
-    return keras.optimizers.schedules.CosineDecay(start, steps, **warmup)
-
-
-def fit(model, networks, parts, prepare, validation_dataset, options):
-    """Train a compiled model made of `networks`; return the callback with history and seconds."""
-    with model.distribute_strategy.scope():
-        model.optimizer.build(model.trainable_variables)
-    run = CheckpointCallback(model, networks, parts[0], options)
-    first_epoch = run.restore(options.resume)
-    run.folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after an epoch
-    if run.is_chief:
-        counts = "{:,} to train, {:,} to validate, {:,} to test".format(*map(len, parts))
-        print(f"images {parts[0].shape[1:]}: {counts}; {run.parameters:,} parameters")
-        print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
-    model._maybe_symbolic_build = lambda **batch: None  # fails with several devices in Keras 3.15
-    values, several = model.get_metrics_result, tf.distribute.has_strategy  # Keras issue 20585
-    model.get_metrics_result = lambda: {k: v[None] if several() else v for k, v in values().items()}
-    model.fit(
-        train_dataset(parts[0], prepare, options, first_epoch),
-        initial_epoch=first_epoch,
-        epochs=options.epochs,
-        steps_per_epoch=len(parts[0]) // options.batch_size,
-        validation_data=validation_dataset,
-        shuffle=False,  # the batches are in a random order already
-        callbacks=[run],
-        verbose=int(run.is_chief and sys.stdout.isatty()),
+    warm_up = int(WARM_UP * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=INITIAL_RATE * options.learning_rate,
+        warmup_target=options.learning_rate,
+        warmup_steps=warm_up,
+        decay_steps=steps - warm_up,
     )
-    return run
 
 
-class CheckpointCallback(keras.callbacks.Callback):
-    """Saves the run after every epoch, with its history and the seconds that it has taken."""
+def load_weights(folder, models):
+    """Give models the weights of a finished run, from the files {name}.keras in a folder."""
+    for name, model in models.items():
+        try:
+            model.load_weights(folder / f"{name}.keras")
+        except (OSError, ValueError) as error:
+            text = f"--start-from {folder}: accepted: a run with images of the same shape and"
+            raise InputError(f"{text} the same model; {name}.keras: {error}") from error
 
-    def __init__(self, model, networks, images, options):
+
+def work_around_keras_20585(model):
+    """Let `fit` of Keras 3.15 run on several devices: keras-team/keras issue 20585.
+
+    It builds a model from a batch reduced over the devices, which fails for images alone, and
+    it takes the first element of each result.
+    """
+    get_metrics_result = model.get_metrics_result
+
+    def results_with_an_axis():
+        results = get_metrics_result()
+        if not tf.distribute.has_strategy():  # at the end of an epoch
+            return results
+        return {name: value[np.newaxis] for name, value in results.items()}
+
+    def build_nothing(**batch):
+        pass
+
+    model.get_metrics_result = results_with_an_axis
+    model._maybe_symbolic_build = build_nothing
+
+
+def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=()):
+    """Train a compiled model made of `networks`; return its TrainingLog and its Checkpoints.
+
+    `parts` are the training, validation and test images; for `prepare`, see `image_batches`.
+    """
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+        if tf.distribute.has_strategy():
+            work_around_keras_20585(model)
+    train, validation, test = parts
+    folder = options.model_dir / "checkpoints"
+    log = TrainingLog(folder, is_chief=strategy.extended.should_checkpoint)
+    settings = run_settings(model, networks, train, options)
+    checkpoints = Checkpoints(folder, model, log, settings)
+    first_epoch = checkpoints.restore(options.resume)
+    if log.is_chief:
+        folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an epoch
+        options.images_dir.mkdir(parents=True, exist_ok=True)
+        print(f"images {train.shape[1:]}: {len(train):,} to train,", end=" ")
+        print(f"{len(validation):,} to validate, {len(test):,} to test;", end=" ")
+        print(f"{sum(network.count_params() for network in networks):,} parameters")
+        print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
+    try:
+        model.fit(
+            train_dataset(train, prepare, options, first_epoch),
+            initial_epoch=first_epoch,
+            epochs=options.epochs,
+            steps_per_epoch=len(train) // options.batch_size,
+            validation_data=validation_dataset,
+            shuffle=False,  # the batches are in a random order already
+            callbacks=[log, checkpoints, *callbacks],
+            verbose=int(log.is_chief and sys.stdout.isatty()),
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(checkpoints.advice()) from None
+    return log, checkpoints
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """Keeps the history and seconds of a run, and prints each epoch; a NaN ends the run."""
+
+    def __init__(self, folder, is_chief):
         super().__init__()
-        self.folder, self.history, self.seconds = options.model_dir / "checkpoints", {}, 0.0
-        self.is_chief = model.distribute_strategy.extended.should_checkpoint  # writes the files
-        config = "".join(network.to_json() for network in networks).encode()
-        self.settings = {k: v for k, v in vars(options).items() if type(v) in (int, float)}
-        self.settings |= {"data (CRC-32)": zlib.crc32(images), "model (CRC-32)": zlib.crc32(config)}
-        self.parameters = sum(network.count_params() for network in networks)
-        self.record, self.began = tf.Variable(""), time.perf_counter()
+        self.folder = folder  # of the checkpoints
+        self.is_chief = is_chief  # the one of several workers that prints and writes
+        self.history = {}
+        self.seconds = 0.0
+        self.last_time = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        self.seconds += now - self.last_time
+        self.last_time = now
+        names = [*CURVES, *(f"val_{name}" for name in CURVES)]
+        for name in names:
+            self.history.setdefault(name, []).append(float(logs[name]))
+        values = ", ".join(f"{name} {logs[name]:.{DECIMALS}f}" for name in names)
+        text = f"epoch {epoch + 1} of {self.params['epochs']}: {values}"
+        if self.is_chief and not sys.stdout.isatty():  # a terminal has a progress bar
+            print(text, flush=True)
+        if not math.isfinite(logs["loss"] + logs["val_loss"]):
+            raise InputError(f"{text}; delete {self.folder}, try a lower --learning-rate")
+
+
+def run_settings(model, networks, images, options):
+    """Return {name: value} of what must be the same when a run is resumed."""
+    settings = {"optimizer": type(model.optimizer).__name__}
+    for name, value in vars(options).items():
+        if type(value) in (int, float):
+            settings[name] = value
+    for name, value in model.optimizer.get_config().items():
+        settings[f"{name} of the optimizer"] = value
+    config = "".join(network.to_json() for network in networks)
+    settings["data (CRC-32)"] = zlib.crc32(images)
+    settings["model (CRC-32)"] = zlib.crc32(config.encode())
+    return json.loads(json.dumps(settings))  # as a checkpoint gives it back
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Writes the state of a run after every epoch, keeps the newest two, and restores one."""
+
+    def __init__(self, folder, model, log, settings):
+        super().__init__()
+        self.folder = folder
+        self.log = log
+        self.settings = settings
+        self.record = tf.Variable("")  # settings, history and seconds, as JSON
         variables = [variable.value for variable in model.weights + model.optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
 
-    def paths(self):  # of the checkpoints, the oldest first; TensorFlow writes an .index file last
-        return [path.with_suffix("") for path in sorted(self.folder.glob("epoch-*.index"))]
+    def paths(self):
+        """Return the paths of the checkpoints, the oldest first."""
+        complete = sorted(self.folder.glob("epoch-*.index"))  # TensorFlow writes .index last
+        return [path.with_suffix("") for path in complete]
 
     def restore(self, resume):
-        """Return the first epoch: of a new run, or after the newest undamaged checkpoint."""
+        """Return how many epochs are done; with `resume`, by the newest good checkpoint."""
         if self.paths() and not resume:
-            raise InputError(f"unfinished run in {self.folder}: --resume it, or delete it")
+            raise InputError(f"unfinished run: --resume it, or delete {self.folder}")
         for path in reversed(self.paths()):
             try:
-                tf.train.Checkpoint(record=self.record).read(str(path)).expect_partial()
-                settings, self.history, self.seconds = json.loads(self.record.numpy())
-                for name, now in self.settings.items():
-                    if (then := settings.get(name)) != now:
-                        raise InputError(f"--resume: {name} was {then} and is {now}")
-                self.checkpoint.read(str(path)).assert_existing_objects_matched()
-                print(f"resuming after epoch {len(self.history['loss'])} of {settings['epochs']}")
-                return len(self.history["loss"])
+                return self.read(path)
             except (tf.errors.OpError, IndexError, RuntimeError) as error:
                 print(f"{path} is damaged: {error}; trying the one before", file=sys.stderr)
         if resume:
             raise InputError(f"--resume: there is no readable checkpoint in {self.folder}")
         return 0
 
+    def read(self, path):
+        """Restore the run from one checkpoint; return how many epochs are done."""
+        tf.train.Checkpoint(record=self.record).read(str(path)).expect_partial()
+        settings, self.log.history, self.log.seconds = json.loads(self.record.numpy())
+        for name in self.settings | settings:
+            then, now = settings.get(name), self.settings.get(name)
+            if then != now:
+                change = f"{name} was {then} and is {now}"
+                raise InputError(f"--resume: {change}; for a new run, delete {self.folder}")
+        self.checkpoint.read(str(path)).assert_existing_objects_matched()
+        done = len(self.log.history["loss"])
+        print(f"resuming after epoch {done} of {settings['epochs']}")
+        return done
+
     def on_epoch_end(self, epoch, logs=None):
-        self.began, began = time.perf_counter(), self.began
-        self.seconds += self.began - began
-        names = [prefix + name for prefix in ("", "val_") for name in CURVES]
-        for name in names:
-            self.history.setdefault(name, []).append(float(logs[name]))
-        if self.is_chief and not sys.stdout.isatty():  # a terminal has Keras's progress bar
-            values = ", ".join(f"{name} {logs[name]:.{DECIMALS}f}" for name in names)
-            print(f"epoch {epoch + 1} of {self.params['epochs']}: {values}", flush=True)
-        if not math.isfinite(logs["loss"] + logs["val_loss"]):
-            raise InputError(f"epoch {epoch + 1}: {logs}; try a lower --learning-rate")
-        if self.is_chief:
-            self.record.assign(json.dumps([self.settings, self.history, self.seconds]))
+        if self.log.is_chief:
+            state = [self.settings, self.log.history, self.log.seconds]
+            self.record.assign(json.dumps(state))
             self.checkpoint.write(str(self.folder / f"epoch-{epoch + 1:06}"))
             self.keep(2)
 
-    def keep(self, count):  # the newest checkpoints, and remove the others
+    def keep(self, count):
+        """Remove all but the newest checkpoints."""
         for path in self.paths()[::-1][count:]:
-            for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):  # .index first
-                file.unlink()
+            for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):
+                file.unlink()  # .index first: without it, the rest does not count
+
+    def advice(self):
+        """Return what to tell a user who stops the run."""
+        done = [path.name.removeprefix("epoch-") for path in self.paths()]
+        if not done:
+            return "stopped in the first epoch"
+        return f"stopped after epoch {int(done[-1])}; continue with --resume"
 
 
 def save(path, write):
-    """Let `write` write a file in a temporary folder beside `path`, and then move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let `write` write a file in a temporary folder beside `path`, then move it there."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         write(Path(folder) / path.name)
         os.replace(Path(folder) / path.name, path)
     print(f"wrote {path}")
 
 
-def report(options, results, run):
-    """Print the results, beside those to expect of a default run; write them and the history."""
-    usual, free = vars(parse_options([])), ("seed", "resume", "model_dir", "images_dir")
-    changed = any(vars(options)[name] != usual[name] for name in usual if name not in free)
-    print(f"\nmeans over the test images, after {run.seconds:.0f} s of training:")
-    for name, unit, better, expected in METRICS:
-        value = results[name.lower().replace(" ", "_")]
-        text = f"  {name:<15}{value:9.{DECIMALS}f} {unit:<16}{better:<18}"
-        print(text.rstrip() if changed else f"{text}expected {expected}")
-    rows = [("epoch", *run.history), *zip(range(1, 10**6), *run.history.values(), strict=False)]
-    history = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    about = {"train_seconds": run.seconds, "parameters": run.parameters, "keras": keras.__version__}
-    metrics = json.dumps(results | vars(options) | about, indent=2, default=str) + "\n"
-    save(options.model_dir / "history.csv", lambda path: path.write_text(history))
-    save(options.model_dir / "metrics.json", lambda path: path.write_text(metrics))
+def report(options, results, log, parameters):
+    """Print the results, with those to expect of a default run; write them and the history."""
+    free = ("seed", "resume", "model_dir", "images_dir")
+    now, usual = vars(options), vars(parse_options([]))
+    is_default = all(now[name] == usual[name] for name in usual if name not in free)
+    print(f"\nmeans over the test images, after {log.seconds:.0f} s of training:")
+    for key, name, unit, better, expected in METRICS:
+        line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<16}{better:<18}"
+        print(f"{line}expected {expected}" if is_default else line.rstrip())
+
+    def write_history(path):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", *log.history])
+            for epoch, values in enumerate(zip(*log.history.values(), strict=True), start=1):
+                writer.writerow([epoch, *values])
+
+    def write_metrics(path):
+        about = {"train_seconds": log.seconds, "parameters": parameters}
+        about["keras"] = keras.__version__
+        path.write_text(json.dumps(results | now | about, indent=2, default=str) + "\n")
+
+    save(options.model_dir / "history.csv", write_history)
+    save(options.model_dir / "metrics.json", write_metrics)
 
 
 def plot_image_rows(path, title, rows, names=(), colours=None):
@@ -617,19 +883,27 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
 def plot_history(path, history):
     """Plot training and validation values of the CURVES by epoch."""
     figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
-    first = int(len(history["loss"]) > 3)  # the first of many epochs would flatten the rest
+    count = len(history["loss"])
+    first = 2 if count > 3 else 1  # the first of many epochs would flatten the rest
     for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
-        epochs = range(1 + first, len(history[name]) + 1)
-        axes.plot(epochs, history[name][first:], ".-", epochs, history[f"val_{name}"][first:], ".-")
-        axes.set(title=title, xlabel="epoch" + ", from the second on" * first)
+        epochs = range(first, count + 1)
+        axes.plot(epochs, history[name][first - 1 :], ".-", label="training")
+        axes.plot(epochs, history[f"val_{name}"][first - 1 :], ".-", label="validation")
+        axes.set(title=title, xlabel="epoch" if first == 1 else "epoch, from the second on")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(["training", "validation"])
+        axes.legend()
     save(path, figure.savefig)
 
 
 if __name__ == "__main__":
     try:
         main(OPTIONS)
-    except (InputError, OSError, ImportError, tf.errors.ResourceExhaustedError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    except InputError as error:
+        fail(str(error))
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        fail(f"{error}; accepted: folders that can be written to")
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        fail(f"no memory or no disk space left; a smaller --batch-size may help; {error}")
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        sys.exit(130)  # as a shell reports it

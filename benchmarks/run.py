@@ -20,7 +20,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
@@ -29,13 +28,19 @@ DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
 SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.py"}
 SECONDS = 4  # of each program in a round of the part speed, about
 BUDGETS = (["--epochs", "1"], ["--epochs", "2"])  # shorter runs
+OURS_SEEDS = (0, 1, 2)
+SPREAD = (  # default runs of the part spread: threads, oneDNN's instruction set, seeds
+    (2, "native", (0, 1, 2, 3, 4)),
+    (1, "native", (0, 1, 2, 3, 4)),
+    (2, "SSE41", (0, 1, 2)),  # stands in for another processor's kernels
+)
 LONG = ["--epochs", "48", "--learning-rate", "0.002"]
 
 # ---- Results -------------------------------------------------------------------------------------
 
 
-def machine():
-    """Return what a time depends on: processor, cores and versions."""
+def machine(environment=os.environ):
+    """Return what a result of a process in that environment depends on: processor and versions."""
     from importlib.metadata import version
 
     cpu = Path("/proc/cpuinfo")
@@ -44,7 +49,7 @@ def machine():
     return {
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", os.cpu_count())),
+        "threads": int(environment.get("TF_NUM_INTRAOP_THREADS", os.cpu_count())),
         "python": platform.python_version(),
         **{name: version(name) for name in ("tensorflow", "keras", "numpy")},
     }
@@ -63,8 +68,8 @@ def is_done(**key):
     return found
 
 
-def keep(**line):
-    line |= {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
+def keep(environment=os.environ, **line):
+    line |= {"machine": machine(environment), "date": time.strftime("%Y-%m-%d")}
     with RESULTS.open("a") as file:
         file.write(json.dumps(line) + "\n")
     print({name: value for name, value in line.items() if name not in ("machine", "history")})
@@ -73,23 +78,34 @@ def keep(**line):
 # ---- The two scripts, as commands ----------------------------------------------------------------
 
 
-def folder_of(script, seed, arguments):
-    """Return the folder of a run's models."""
-    return WORK / "-".join([script, f"seed{seed}", *arguments]).replace("---", "-")
+def folder_of(script, seed, words):
+    """Return the folder of a run's models; the words tell runs of a seed apart."""
+    return WORK / "-".join([script, f"seed{seed}", *words]).replace("---", "-")
 
 
-def run_script(part, script, seed, *arguments):
-    """Run a script as a user does; keep its metrics, its time as a process and its peak memory."""
-    key = {"part": part, "program": script, "seed": seed, "arguments": [*arguments]}
+def has_checkpoint(folder):
+    """Tell whether an unfinished run left a checkpoint there."""
+    return any(folder.glob("checkpoints/epoch-*.index"))
+
+
+def run_script(key, folder, environment):
+    """Run a script as a user does; keep its metrics, its time as a process and its peak memory.
+
+    Args:
+        key: tells the result from others: part, program, seed, arguments, and further fields.
+        folder: for the models and pictures.
+        environment: variables of the process.
+    """
     if is_done(**key):
         return
-    folder = folder_of(script, seed, arguments)
-    arguments = ["--seed", str(seed), *arguments]
-    command = [sys.executable, SCRIPTS[script], *arguments]
+    script = key["program"]
+    command = [sys.executable, SCRIPTS[script], "--seed", str(key["seed"]), *key["arguments"]]
     command += ["--model-dir", folder, "--images-dir", folder]
-    resumed = any(folder.glob("checkpoints/epoch-*.index"))
+    resumed = has_checkpoint(folder)
+    if resumed:
+        command.append("--resume")
     since = time.perf_counter()
-    process = subprocess.Popen(command + ["--resume"] * resumed)
+    process = subprocess.Popen(command, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"error: {script} ended with status {os.waitstatus_to_exitcode(status)}")
@@ -98,7 +114,14 @@ def run_script(part, script, seed, *arguments):
     history = (folder / "history.csv").read_text()
     seconds = None if resumed else round(time.perf_counter() - since, 1)
     memory = None if resumed else usage.ru_maxrss * 1024 / 1e9  # GB; Linux counts in KiB
-    keep(**key, metrics=metrics, process_seconds=seconds, memory=memory, history=history)
+    found = {"metrics": metrics, "process_seconds": seconds, "memory": memory, "history": history}
+    keep(environment, **key, **found)
+
+
+def plain_run(part, script, seed, arguments):
+    """Run a script with arguments, in the environment of this process."""
+    key = {"part": part, "program": script, "seed": seed, "arguments": arguments}
+    run_script(key, folder_of(script, seed, arguments), os.environ)
 
 
 def runs(part, scripts, *argument_lists):
@@ -108,9 +131,40 @@ def runs(part, scripts, *argument_lists):
         for seed in options.seeds:
             for script in scripts:
                 for arguments in argument_lists:
-                    run_script(part, script, seed, *arguments)
+                    plain_run(part, script, seed, arguments)
 
     return run
+
+
+def with_threads_and_kernels(threads, isa):
+    """Return the environment of a process with so many threads.
+
+    Args:
+        isa: "native", or the newest instructions that oneDNN may use: ONEDNN_MAX_CPU_ISA.
+    """
+    environment = dict(os.environ)
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        environment[name] = str(threads)
+    if isa != "native":
+        environment["ONEDNN_MAX_CPU_ISA"] = isa
+    return environment
+
+
+def spread(options):
+    """Make the default runs behind the expected results: seeds, threads and kernels of SPREAD.
+
+    Those of the part ours are among them, and keep that part's name.
+    """
+    for threads, isa, seeds in SPREAD:
+        for seed in seeds:
+            for script in SCRIPTS:
+                if (threads, isa) == (2, "native") and seed in OURS_SEEDS:
+                    plain_run("ours", script, seed, [])
+                    continue
+                key = {"part": "spread", "program": script, "seed": seed, "arguments": []}
+                key |= {"threads": threads, "isa": isa}
+                folder = folder_of(script, seed, [f"threads{threads}", isa])
+                run_script(key, folder, with_threads_and_kernels(threads, isa))
 
 
 # ---- Baselines ----------------------------------------------------------------------------------
@@ -143,7 +197,7 @@ def keras_vae(script):
     x = layers.Conv2DTranspose(64, 3, **settings)(x)
     x = layers.Conv2DTranspose(32, 3, **settings)(x)
     x = layers.Conv2DTranspose(1, 3, padding="same")(x)
-    return script.VAE(encoder, keras.Model(z, x))
+    return script.VAE(encoder, keras.Model(z, x), beta=1.0, seed=0)
 
 
 def keras_denoiser(script):
@@ -183,28 +237,54 @@ BASELINES = {  # name: script whose data, loss and evaluation it shares, model, 
 }
 
 
-def prepared(script, kind, ours=False):
-    """Return what makes a batch for a kind of model: see `train_dataset` in the scripts."""
+def prepared(script, kind):
+    """Return what makes a batch for evaluation, and for the training of a baseline."""
 
     def noisy_and_clean(clean, seed):
-        clean = script.mosaics(clean, seed) if ours else clean
         return script.add_noise(clean, 0.5, seed), clean
 
-    return noisy_and_clean if kind == DENOISER else None
+    return noisy_and_clean if kind == DENOISER else script.images_alone
+
+
+def prepared_by_ours(script, kind):
+    """Return what makes a batch for the training of our recipes: `main` in the scripts."""
+
+    def with_mosaics(clean, seed):
+        mosaic_seed, noise_seed = script.tf.unstack(script.tf.random.split(seed))
+        clean = script.mosaics(clean, mosaic_seed)
+        return script.add_noise(clean, 0.5, noise_seed), clean
+
+    return with_mosaics if kind == DENOISER else script.images_alone
 
 
 def compile_model(script, kind, model, optimizer):
-    """Compile a model as its script does."""
-    settings = {}
-    if kind == DENOISER:
-        settings["loss"] = script.keras.losses.BinaryCrossentropy(from_logits=True)
-        settings["metrics"] = [script.keras.metrics.MeanMetricWrapper(script.psnr, name="psnr")]
-    model.compile(optimizer, **settings)
+    """Compile a model as its script does, with an optimizer of its own."""
+    if kind == VAE:
+        model.compile(optimizer)
+    else:
+        loss = script.keras.losses.BinaryCrossentropy(from_logits=True)
+        metric = script.keras.metrics.MeanMetricWrapper(script.psnr, name="psnr")
+        model.compile(optimizer, loss=loss, metrics=[metric])
     model.optimizer.build(model.trainable_variables)
 
 
 def parameters(model):
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def final_metrics(script, kind, model, networks, test, prepare, seed):
+    """Return a script's metrics of a model that gives logits, on the test images."""
+    if kind == VAE:
+        return script.evaluate(*networks, test, 50, seed)
+    probabilities = script.layers.Activation("sigmoid")(model.output)
+    denoiser = script.keras.Model(model.input, probabilities)
+    return script.evaluate(denoiser, script.eval_dataset(test, prepare, seed, "test"))
+
+
+def options_of(script, folder, seed, *arguments):
+    """Return the options of a training in a folder; it goes on after the last checkpoint there."""
+    arguments = ["--seed", str(seed), "--model-dir", str(folder), *arguments]
+    return script.parse_options(arguments + ["--resume"] * has_checkpoint(folder))
 
 
 def baseline(name, options):
@@ -215,37 +295,123 @@ def baseline(name, options):
     for seed in options.seeds:
         if is_done(part="baseline", program=name, seed=seed):
             continue
-        script.keras.utils.clear_session()  # or a resumed run's layers would have other names
-        script.keras.utils.set_random_seed(seed)
-        *train, test, _ = script.load_images("mnist", 10**9)
-        train, model = script.np.concatenate(train), build(script)
-        compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
-        run = script.parse_options(["--seed", str(seed), "--batch-size", str(batch_size)])
-        run.epochs, run.model_dir = epochs, WORK / f"{name}-seed{seed}"
-        networks = [model.encoder, model.decoder] if kind == VAE else [model]
-        checkpoints = script.CheckpointCallback(model, networks, train, run)
-        first = checkpoints.restore(any(checkpoints.paths()))
+        sizes = ["--batch-size", str(batch_size), "--epochs", str(epochs)]
+        run = options_of(script, WORK / f"{name}-seed{seed}", seed, *sizes)
+        train, validation, test, _ = script.load_images("mnist")
+        train = script.np.concatenate([train, validation])
+        with script.set_up(run, len(train)).scope():
+            model = build(script)
+            compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
+        networks = [model.encoder, model.decoder_logits] if kind == VAE else [model]
         prepare = prepared(script, kind)
-        model.fit(
-            script.train_dataset(train, prepare, run, first),
-            initial_epoch=first,
-            epochs=epochs,
-            steps_per_epoch=len(train) // batch_size,
-            validation_data=script.eval_dataset(test, prepare, seed, "test"),
-            callbacks=[checkpoints],
-            shuffle=False,
-            verbose=2,
-        )
-        if kind == DENOISER:
-            probabilities = script.layers.Activation("sigmoid")(model.output)
-            model = script.keras.Model(model.input, probabilities)
-            metrics = script.evaluate(model, script.eval_dataset(test, prepare, seed, "test"))
-        else:
-            metrics = script.evaluate(*networks, test, seed=seed)
-        metrics |= {"train_seconds": checkpoints.seconds, "epochs": epochs}
-        metrics |= {"parameters": parameters(model)}
-        keep(part="baseline", program=name, seed=seed, metrics=metrics, history=checkpoints.history)
+        test_dataset = script.eval_dataset(test, prepare, seed, "test")
+        parts = [train, test, test]  # the test images in place of validation images
+        log, checkpoints = script.fit(model, networks, parts, prepare, test_dataset, run)
+        metrics = final_metrics(script, kind, model, networks, test, prepare, seed)
+        metrics |= {"train_seconds": log.seconds, "epochs": epochs, "parameters": parameters(model)}
+        keep(part="baseline", program=name, seed=seed, metrics=metrics, history=log.history)
         checkpoints.keep(0)
+
+
+# ---- Our recipes with small models ---------------------------------------------------------------
+
+LIMITS = {VAE: 134_165, DENOISER: 28_353}  # parameters of the Keras examples
+
+
+def small_vae(script, pixel_mean):
+    """Return encoder and decoder like the script's, with a quarter of its channels and units."""
+    keras, layers = script.keras, script.layers
+    strided = {"strides": 2, "padding": "same"}
+    x = image = keras.Input((28, 28, 1))
+    for filters in (8, 16, 32):  # to (n, 4, 4, 32)
+        x = layers.Conv2D(filters, 3, **strided, **script.RELU)(x)
+    x = layers.Flatten()(x)
+    for units in (64, 32):
+        x = layers.Dense(units)(x)
+        x = layers.LayerNormalization()(x)
+        x = layers.ReLU()(x)
+    z_mean = layers.Dense(2)(x)
+    start = keras.initializers.Constant(script.START_LOG_SIGMA)
+    z_log_sigma = layers.Dense(2, bias_initializer=start)(x)
+    encoder = keras.Model(image, [z_mean, z_log_sigma], name="encoder")
+    x = z = keras.Input((2,))
+    frequencies = keras.initializers.RandomNormal(stddev=script.FREQUENCY)
+    phases = keras.initializers.RandomUniform(-math.pi, math.pi)
+    x = layers.Dense(128, kernel_initializer=frequencies, bias_initializer=phases)(x)
+    x = keras.ops.sin(x)
+    for _ in range(2):
+        x = layers.Dense(128, **script.RELU)(x)
+    x = layers.Dense(7 * 7 * 8, **script.RELU)(x)
+    x = layers.Reshape((7, 7, 8))(x)
+    x = layers.Conv2DTranspose(4, 3, **strided, **script.RELU)(x)  # (n, 14, 14, 4)
+    start = keras.initializers.Constant(math.log(pixel_mean / (1 - pixel_mean)))
+    x = layers.Conv2DTranspose(1, 3, **strided, bias_initializer=start)(x)  # (n, 28, 28, 1)
+    return encoder, keras.Model(z, x, name="decoder_logits")
+
+
+def small_denoiser(script):
+    """Return encoder and decoder like the script's, with fewer channels: 16, 24 and 8."""
+    keras, layers = script.keras, script.layers
+    strided = {"strides": 2, "padding": "same"}
+    x = image = keras.Input((None, None, 1))
+    x = layers.Conv2D(16, 5, **strided, activation="relu")(x)  # (n, 14, 14, 16)
+    x = layers.Conv2D(24, 3, **strided, activation="relu")(x)  # (n, 7, 7, 24)
+    x = layers.Conv2D(24, 3, padding="same")(x)
+    encoder = keras.Model(image, x, name="encoder")
+    x = code = keras.Input((None, None, 24))
+    for dilation in (1, 3, 1):
+        block = layers.Activation("relu")(x)
+        block = layers.Conv2D(24, 3, padding="same", dilation_rate=dilation, use_bias=False)(block)
+        x = layers.Add()([x, block])
+    x = layers.Activation("relu")(x)
+    x = layers.Conv2DTranspose(8, 4, **strided, activation="relu")(x)  # (n, 14, 14, 8)
+    x = layers.Conv2DTranspose(1, 4, **strided)(x)  # (n, 28, 28, 1)
+    return encoder, keras.Model(code, x, name="decoder_logits")
+
+
+def small_model(script, kind, train, run):
+    """Return a small model, compiled as its script compiles the full one, and its networks."""
+    rate = script.learning_rate(len(train), run)
+    if kind == VAE:
+        networks = small_vae(script, float(train.mean() / 255))
+        model = script.VAE(*networks, beta=run.beta, seed=run.seed)
+        optimizer = script.keras.optimizers.Adam(rate, beta_2=0.99)
+    else:
+        encoder, decoder = networks = small_denoiser(script)
+        model = script.keras.Model(encoder.input, decoder(encoder.output))
+        optimizer = script.ConvMuon(rate, weight_decay=script.WEIGHT_DECAY)
+    if parameters(model) > LIMITS[kind]:
+        raise ValueError(f"{parameters(model):,} parameters; accepted: at most {LIMITS[kind]:,}")
+    compile_model(script, kind, model, optimizer)
+    return model, list(networks)
+
+
+def small(options):
+    """Train models of at most the size of the Keras examples, with our recipes."""
+    for kind in SCRIPTS:
+        script = load(kind)
+        for seed in options.seeds:
+            if is_done(part="small", program=kind, seed=seed):
+                continue
+            run = options_of(script, WORK / f"small-{kind}-seed{seed}", seed)
+            train, validation, test, _ = script.load_images("mnist")
+            with script.set_up(run, len(train)).scope():
+                model, networks = small_model(script, kind, train, run)
+            prepare = prepared(script, kind)
+            validation_dataset = script.eval_dataset(validation, prepare, seed, "validation")
+            log, checkpoints = script.fit(
+                model,
+                networks,
+                [train, validation, test],
+                prepared_by_ours(script, kind),
+                validation_dataset,
+                run,
+            )
+            metrics = final_metrics(script, kind, model, networks, test, prepare, seed)
+            metrics |= {"train_seconds": log.seconds, "epochs": run.epochs}
+            metrics |= {"parameters": parameters(model)}
+            keep(part="small", program=kind, seed=seed, metrics=metrics, history=log.history)
+            checkpoints.keep(0)
 
 
 # ---- Likelihood of a VAE on the plane ------------------------------------------------------------
@@ -277,7 +443,7 @@ def likelihood(options):
     """Compare the IWAE bound of trained VAEs with the integral, and grey with binary digits."""
     script = load(VAE)
     np, tf = script.np, script.tf
-    grey = script.load_images("mnist", 10**9)[2]
+    grey = script.load_images("mnist")[2]
     draw = np.random.default_rng(0)
     binary = np.uint8(255 * (draw.random(grey.shape) < grey / 255))
     for line in results():
@@ -295,33 +461,31 @@ def likelihood(options):
         found = script.evaluate(encoder, logits, grey, 500, line["seed"])
         flat = tf.constant(grey.reshape(len(grey), -1) / 255, tf.float32)
         quadrature = log_likelihood_by_quadrature(script, logits, flat)
-        on_binary = script.evaluate(encoder, logits, binary)
+        on_binary = script.evaluate(encoder, logits, binary, 50, 0)
         keep(**key, metrics=found, quadrature=float(quadrature.mean()), binary=on_binary)
 
 
 # ---- Speed ---------------------------------------------------------------------------------------
 
 
-def programs():
-    """Yield (name, script, compiled model, batch size) of the trainings to be timed."""
+def programs(train):
+    """Yield (name, compiled model, batch size, batches) of the trainings to be timed."""
     for kind in SCRIPTS:
         script = load(kind)
-        batch_size = script.parse_options([]).batch_size
-        shape = (28, 28, 1)
+        run = script.parse_options([])
         if kind == VAE:
-            model = script.VAE(script.build_encoder(shape, 2), script.build_decoder(shape, 2))
+            model = script.build_vae(train, run)
         else:
-            encoder, decoder = script.build_encoder(1), script.build_decoder(1)
-            model = script.keras.Model(encoder.input, decoder(encoder.output))
-        adam = script.keras.optimizers.Adam(1e-3)
-        optimizer = adam if kind == VAE else script.ConvMuon(1e-3, rms_rate=None)
-        compile_model(script, kind, model, optimizer)
-        yield kind, script, model, batch_size
+            _, _, model = script.build_denoiser(train, run)
+        batches = script.train_dataset(train, prepared_by_ours(script, kind), run)
+        yield kind, model, run.batch_size, batches
     for name, (kind, build, rate, batch_size, _) in BASELINES.items():
         script = sys.modules[kind]
+        run = script.parse_options(["--batch-size", str(batch_size)])
         model = build(script)
         compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
-        yield name, script, model, batch_size
+        batches = script.train_dataset(train, prepared(script, kind), run)
+        yield name, model, run.batch_size, batches
 
 
 def timed(model, batches, steps):
@@ -336,12 +500,9 @@ def speed(options):
     if is_done(part="speed", machine=machine()):
         return
     made = []
-    for name, script, model, batch_size in programs():
-        kind = BASELINES[name][0] if name in BASELINES else name
-        run = SimpleNamespace(seed=0, batch_size=batch_size, epochs=10)
-        train = script.load_images("mnist", 10**9)[0]
-        prepare = prepared(script, kind, ours=name in SCRIPTS)
-        batches = script.train_dataset(train, prepare, run).repeat()
+    train = load(VAE).load_images("mnist")[0]
+    for name, model, batch_size, batches in programs(train):
+        batches = batches.repeat()
         timed(model, batches, 10)  # traces and warms up
         steps = math.ceil(10 * SECONDS / timed(model, batches, 10))
         made.append((name, model, batches, batch_size, steps, []))
@@ -365,6 +526,8 @@ PARTS = {
     "keras-denoiser": (partial(baseline, "keras-denoiser"), "100 epochs: half an hour a seed"),
     "older-denoiser": (partial(baseline, "older-denoiser"), "25 epochs: about an hour a seed"),
     "likelihood": (likelihood, "IWAE bound, quadrature, binary digits: 3 minutes a model"),
+    "small": (small, "our recipes with small models: about 4 minutes a seed"),
+    "spread": (spread, "default runs, seeds 0 to 4, one and two threads: about two hours"),
     "speed": (speed, "all trainings, timed alternately: about 5 minutes"),
 }
 
@@ -375,7 +538,9 @@ def main():
         epilog="parts: " + "; ".join(f"{name}: {text}" for name, (_, text) in PARTS.items()),
     )
     parser.add_argument("parts", nargs="+", choices=PARTS, metavar="part")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[*OURS_SEEDS], help="of all parts but spread"
+    )
     parser.add_argument("--epochs", type=int, help="end baselines after N epochs")
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)

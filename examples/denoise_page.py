@@ -10,62 +10,19 @@ The denoiser is fully convolutional: trained on digits of 28 x 28 pixels, it als
 Writes denoised_page.png, and prints the PSNR of the page before and after.
 """
 
-import argparse
-import os
-import sys
-from pathlib import Path
+import common
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "mnist.npz"
-NOISE = 0.5  # standard deviation, as in training
-
-
-def parse_options():
-    """Return the options of the command line; a wrong one or a missing file ends the script."""
-    about, command, *_ = __doc__.split("\n\n")
-    example = f"example: {command.strip()}"
-    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
-    parser.error = lambda message: fail(f"{message}; see --help")
-    add = parser.add_argument
-    add("--model-dir", type=Path, default=Path("models/denoiser"), metavar="DIR",
-        help="folder of model.keras (default: models/denoiser)")  # fmt: skip
-    add("--images-dir", type=Path, default=Path("images"), metavar="DIR",
-        help="folder for the picture (default: images)")  # fmt: skip
-    options = parser.parse_args()
-    for path in (DATA, options.model_dir / "model.keras"):
-        if not path.is_file():
-            fail(f"{path} does not exist; train the model first, or give --model-dir")
-    return options
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
+parser = common.Parser(__doc__)
+parser.add_model_dir("models/denoiser", "model.keras")
+parser.add_images_dir()
 if __name__ == "__main__":
-    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
-os.environ["KERAS_BACKEND"] = "tensorflow"
-try:
-    import keras
+    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
+with common.quiet_imports():
     import numpy as np
     from matplotlib.figure import Figure
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
 
-
-def load(path):
-    """Return the model of a file; a damaged file ends the script."""
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
-        fail(f"{path} cannot be opened: {error}")
-
-
-def make_page(digits, rows=14, columns=20):
-    """Return a page (rows * 28, columns * 28) in [0, 1] of uint8 digits (n, 28, 28)."""
-    page = digits[: rows * columns].reshape(rows, columns, 28, 28).swapaxes(1, 2)
-    return np.float32(page.reshape(rows * 28, columns * 28) / 255)
+NOISE = 0.5  # standard deviation, as in training
+ROWS, COLUMNS = 14, 20
 
 
 def psnr(clean, page):
@@ -74,10 +31,12 @@ def psnr(clean, page):
 
 
 def main(options):
-    model = load(options.model_dir / "model.keras")
-    clean = make_page(np.load(DATA)["x_test"])
-    draw = np.random.default_rng(0)
-    noisy = np.clip(clean + NOISE * draw.normal(size=clean.shape), 0, 1)
+    model = common.load_model(options.model_dir / "model.keras")
+    digits, _ = common.read_images(common.MNIST, "test", (28, 28, 1))
+    page = digits[: ROWS * COLUMNS].reshape(ROWS, COLUMNS, 28, 28).swapaxes(1, 2)
+    clean = page.reshape(ROWS * 28, COLUMNS * 28)
+    noise = NOISE * np.random.default_rng(0).normal(size=clean.shape)
+    noisy = np.clip(clean + noise, 0, 1)
     denoised = model.predict(noisy[np.newaxis, ..., np.newaxis], verbose=0)[0, ..., 0]
     height, width = clean.shape
     figure = Figure(figsize=(2 * width / 100, height / 100 + 0.4), dpi=100, layout="constrained")
@@ -87,10 +46,9 @@ def main(options):
         axes.set_title(f"{name}: PSNR {psnr(clean, page):.1f} dB")
         axes.axis("off")
         print(f"{name}: {psnr(clean, page):.2f} dB")
-    options.images_dir.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.images_dir / "denoised_page.png")
-    print(f"wrote {options.images_dir / 'denoised_page.png'}")
+    with common.new_file(options.images_dir / "denoised_page.png") as unfinished:
+        figure.savefig(unfinished)
 
 
 if __name__ == "__main__":
-    main(OPTIONS)
+    main(options)

@@ -12,100 +12,42 @@ model on random crops of such pictures: see pictures_to_npz.py. A model trained 
 all pictures grey. A picture of 50 megapixels in RGB takes 1.5 GB of memory.
 """
 
-import argparse
-import os
-import sys
-from pathlib import Path
+import common
 
 TILE = 512  # side in pixels of what is denoised at a time, a multiple of 4
 MARGIN = 64  # pixels around a tile, more than an output pixel depends on
-FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+
+parser = common.Parser(__doc__)
+text = "picture or folder of pictures"
+parser.add_argument("paths", type=common.existing, nargs="+", metavar="PATH", help=text)
+parser.add_output("DIR", "folder for the clean pictures")
+parser.add_model_dir("models/denoiser", "model.keras")
 
 
-def parse_options():
-    """Return the options of the command line; a wrong one or a missing file ends the script."""
-    about, command, *_ = __doc__.split("\n\n")
-    example = f"example: {command.strip()}"
-    parser = argparse.ArgumentParser(description=about, epilog=example, allow_abbrev=False)
-    parser.error = lambda message: fail(f"{message}; see --help")
-    add = parser.add_argument
-    add("paths", type=Path, nargs="+", metavar="PATH", help="a picture or a folder of pictures")
-    add("--output", type=Path, required=True, metavar="DIR", help="folder for the clean pictures")
-    add("--model-dir", type=Path, default=Path("models/denoiser"), metavar="DIR",
-        help="folder of model.keras (default: models/denoiser)")  # fmt: skip
-    add("--force", action="store_true", help="overwrite existing files")
-    options = parser.parse_args()
-    options.targets = find_targets(options)
-    path = options.model_dir / "model.keras"
-    if not path.is_file():
-        fail(f"{path} does not exist; train the model first, or give --model-dir")
-    return options
-
-
-def find_targets(options):
-    """Return {picture file: PNG file to write}; no two may be the same."""
-    found = find_pictures(options.paths)
-    targets = {file: (options.output / name).with_suffix(".png") for file, name in found.items()}
+def find_targets(paths, output):
+    """Return {picture file: PNG file to write}; no two may be written to one file."""
+    targets = {}
+    for path in paths:
+        if path.is_dir():
+            for file in common.find_pictures(path):
+                targets[file] = output / file.relative_to(path).with_suffix(".png")
+        else:
+            targets[path] = output / f"{path.stem}.png"
     if not targets:
-        fail(f"no pictures in {', '.join(map(str, options.paths))}; accepted: {', '.join(FORMATS)}")
+        names = ", ".join(str(path) for path in paths)
+        common.fail(f"no pictures in {names}; accepted: {', '.join(common.FORMATS)}")
     if len(set(targets.values())) < len(targets):
-        fail("two pictures would be written to one file; accepted: different names")
-    for target in targets.values():
-        if target.exists() and not options.force:
-            fail(f"{target} exists; --force overwrites it")
+        common.fail("two pictures would be written to one file; accepted: different names")
     return targets
 
 
-def find_pictures(paths):
-    """Return {picture file: its path relative to its folder}; hidden files are skipped."""
-    found = {}
-    for path in paths:
-        if not path.exists():
-            fail(f"{path} does not exist")
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file == path:
-                found[file] = Path(file.name)
-            elif file.suffix.lower() in FORMATS and not file.name.startswith("."):
-                found[file] = file.relative_to(path)
-    return found
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
 if __name__ == "__main__":
-    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
-os.environ["KERAS_BACKEND"] = "tensorflow"
-try:
-    import keras
+    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
+    targets = find_targets(options.paths, options.output)
+    common.refuse_to_overwrite(targets.values(), options)
+with common.quiet_imports():
     import numpy as np
-    from PIL import Image, ImageOps
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
-
-
-def load(path):
-    """Return the model of a file; a damaged file ends the script."""
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
-        fail(f"{path} cannot be opened: {error}")
-
-
-def read_picture(path, channels):
-    """Return a picture file as a Pillow image with 1 or 3 channels, alpha put on white."""
-    with Image.open(path) as picture:
-        picture = ImageOps.exif_transpose(picture)  # turned upright
-        if picture.mode.startswith("I"):  # 16 bits; convert() would keep only the lower 8
-            picture = Image.fromarray(np.uint8(np.asarray(picture) // 256))
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        return picture.convert("L" if channels == 1 else "RGB")
+    from PIL import Image
 
 
 def denoise(model, pixels, tile=TILE):
@@ -125,18 +67,15 @@ def denoise(model, pixels, tile=TILE):
     return clean
 
 
-def main(options):
-    model = load(options.model_dir / "model.keras")
-    for path, target in options.targets.items():
-        try:
-            pixels = np.atleast_3d(np.asarray(read_picture(path, model.input_shape[3])))
-        except Exception as error:  # Pillow reports a damaged file in many ways
-            fail(f"{path} cannot be read: {error}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        clean = denoise(model, pixels)
-        Image.fromarray(clean[..., 0] if clean.shape[2] == 1 else clean).save(target)
-        print(f"wrote {target}")
+def main(options, targets):
+    model = common.load_model(options.model_dir / "model.keras")
+    channels = model.input_shape[3]
+    for path, target in targets.items():
+        picture = common.read_picture(path).convert("L" if channels == 1 else "RGB")
+        clean = denoise(model, np.atleast_3d(np.asarray(picture)))
+        with common.new_file(target) as unfinished:
+            Image.fromarray(clean[..., 0] if channels == 1 else clean).save(unfinished)
 
 
 if __name__ == "__main__":
-    main(OPTIONS)
+    main(options, targets)

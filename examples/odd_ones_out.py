@@ -10,52 +10,25 @@
     python examples/odd_ones_out.py
 
 Each image gets scores, higher for odder ones: the VAE's negative ELBO and negative IWAE bound in
-nats, and the denoiser's mean squared error. Draws the 40 oddest test digits beside 40 typical
-ones, and prints a table of how well the scores tell test digits from other images: digits turned by
-90 degrees, digits mirrored, Fashion-MNIST if Keras has it in its cache, and noise.
+nats, and the denoiser's mean squared error. Draws odd_ones_out.png, the 40 oddest test digits
+beside 40 typical ones, and prints a table of how well the scores tell test digits from other
+images: digits turned by 90 degrees, digits mirrored, Fashion-MNIST if Keras has it in its cache,
+and noise.
 """
 
-import argparse
 import os
-import sys
 from pathlib import Path
 
-MODELS = ("vae/encoder.keras", "vae/decoder.keras", "denoiser/model.keras")
+import common
 
-
-def parse_options():
-    """Return the options of the command line; a wrong one or a missing model ends the script."""
-    about, command, *_ = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=f"example: {command.strip()}", allow_abbrev=False
-    )
-    parser.error = lambda message: fail(f"{message}; see --help")
-    add = parser.add_argument
-    add("--limit", type=int, default=2000, metavar="N",
-        help="test digits to use, 200 to 10,000 (default: 2,000)")  # fmt: skip
-    add("--model-dir", type=Path, default=Path("models"), metavar="DIR",
-        help="folder of denoiser/ and vae/ (default: models)")  # fmt: skip
-    add("--images-dir", type=Path, default=Path("images"), metavar="DIR",
-        help="folder for the picture (default: images)")  # fmt: skip
-    options = parser.parse_args()
-    if not 200 <= options.limit <= 10000:
-        fail(f"--limit {options.limit}: accepted: 200 to 10,000")
-    for path in (options.model_dir / name for name in MODELS):
-        if not path.is_file():
-            fail(f"{path} does not exist; train both models first, or give --model-dir")
-    return options
-
-
-def fail(message):
-    """End the script with one line about a user error."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
-
-
+parser = common.Parser(__doc__)
+parser.add_integer("--limit", 200, 10000, 2000, "test digits to use")
+models = ("denoiser/model.keras", "vae/encoder.keras", "vae/decoder.keras")
+parser.add_model_dir("models", *models)
+parser.add_images_dir()
 if __name__ == "__main__":
-    OPTIONS = parse_options()  # before the slow imports, so that --help and mistakes answer at once
-os.environ["KERAS_BACKEND"] = "tensorflow"
-try:
+    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
+with common.quiet_imports():
     import keras
     import numpy as np
     from matplotlib.figure import Figure
@@ -63,23 +36,10 @@ try:
     from sklearn.ensemble import IsolationForest
     from sklearn.metrics import average_precision_score, roc_auc_score
     from sklearn.neighbors import NearestNeighbors
-except ImportError as error:
-    fail(f"{error}; pip install -r examples/requirements.txt")
 
-DATA = Path(__file__).resolve().parent.parent / "data/mnist.npz"
 SAMPLES = 50  # of z, for the IWAE bound
+NOISE = 0.5  # standard deviation of what the denoiser gets, as in training
 BOUND = f"VAE, IWAE bound, K = {SAMPLES}"
-
-
-def load(path):
-    """Return the model of a file."""
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
-        fail(f"{path} cannot be opened: {error}")
-
-
-# ---- Scores --------------------------------------------------------------------------------------
 
 
 def vae_scores(encoder, decoder, images):
@@ -89,7 +49,8 @@ def vae_scores(encoder, decoder, images):
     draw of z, the same mean of log p(x|z) + log p(z) - log q(z|x) is the ELBO.
     """
     z_mean, z_log_sigma = encoder.predict(images, batch_size=500, verbose=0)
-    draw, log_w = np.random.default_rng(0), []
+    draw = np.random.default_rng(0)
+    log_w = []
     for _ in range(SAMPLES):
         epsilon = draw.normal(size=z_mean.shape)
         z = z_mean + np.exp(z_log_sigma) * epsilon
@@ -100,54 +61,47 @@ def vae_scores(encoder, decoder, images):
     return -np.mean(log_w, axis=0), -bound
 
 
-def denoiser_score(denoiser, images):
-    """Return the mean squared error (n,) of denoising the images with noise of 0.5."""
-    noise = 0.5 * np.random.default_rng(0).normal(size=images.shape)
-    noisy = np.clip(images + noise, 0, 1)
-    denoised = denoiser.predict(noisy, batch_size=500, verbose=0)
-    return np.mean((denoised - images) ** 2, axis=(1, 2, 3))
+class Scores:
+    """The scores of two models, and of three baselines fitted to training images (n, 28, 28, 1)."""
 
+    def __init__(self, encoder, decoder, denoiser, train):
+        self.encoder, self.decoder, self.denoiser = encoder, decoder, denoiser
+        pixels = train.reshape(len(train), -1)
+        self.pca = PCA(50, random_state=0).fit(pixels)
+        self.forest = IsolationForest(random_state=0).fit(pixels)
+        self.neighbours = NearestNeighbors(n_neighbors=5).fit(pixels)
 
-def baselines(train):
-    """Return {name: function from images to scores}, each fitted to training images."""
-    pixels = train.reshape(len(train), -1)
-    pca = PCA(50, random_state=0).fit(pixels)
-    forest = IsolationForest(random_state=0).fit(pixels)
-    neighbours = NearestNeighbors(n_neighbors=5).fit(pixels)
-    return {
-        "PCA, 50 components": lambda x: np.mean(
-            (pca.inverse_transform(pca.transform(x)) - x) ** 2, axis=1
-        ),
-        "isolation forest": lambda x: -forest.score_samples(x),
-        "k-nearest neighbours, k = 5": lambda x: neighbours.kneighbors(x)[0].mean(axis=1),
-    }
-
-
-def all_scores(models, fitted, images):
-    """Return {name: scores (n,)} of images (n, 28, 28, 1) in [0, 1]."""
-    encoder, decoder, denoiser = models
-    elbo, bound = vae_scores(encoder, decoder, images)
-    scores = {"VAE, negative ELBO": elbo, BOUND: bound}
-    scores["denoiser, squared error"] = denoiser_score(denoiser, images)
-    pixels = images.reshape(len(images), -1)
-    return scores | {name: score(pixels) for name, score in fitted.items()}
-
-
-# ---- Other images --------------------------------------------------------------------------------
+    def of(self, images):
+        """Return {name: scores (n,)} of images (n, 28, 28, 1) in [0, 1]."""
+        pixels = images.reshape(len(images), -1)
+        elbo, bound = vae_scores(self.encoder, self.decoder, images)
+        noise = NOISE * np.random.default_rng(0).normal(size=images.shape)
+        noisy = np.clip(images + noise, 0, 1)
+        denoised = self.denoiser.predict(noisy, batch_size=500, verbose=0)
+        restored = self.pca.inverse_transform(self.pca.transform(pixels))
+        distances, _ = self.neighbours.kneighbors(pixels)
+        return {
+            "VAE, negative ELBO": elbo,
+            BOUND: bound,
+            "denoiser, squared error": np.mean((denoised - images) ** 2, axis=(1, 2, 3)),
+            "PCA, 50 components": np.mean((restored - pixels) ** 2, axis=1),
+            "isolation forest": -self.forest.score_samples(pixels),
+            "k-nearest neighbours, k = 5": distances.mean(axis=1),
+        }
 
 
 def other_images(digits):
     """Return {name: images (n, 28, 28, 1)} of other kinds than the digits (n, 28, 28, 1)."""
-    order = np.random.default_rng(0)
+    draw = np.random.default_rng(0)
     others = {
         "turned by 90 degrees": np.rot90(digits, axes=(1, 2)),
         "mirrored": digits[:, :, ::-1],
-        "noise of the same histogram": order.permuted(digits.ravel()).reshape(digits.shape),
+        "noise of the same histogram": draw.permuted(digits.ravel()).reshape(digits.shape),
     }
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     if (home / "datasets/fashion-mnist").is_dir():
-        clothes = keras.datasets.fashion_mnist.load_data()[1][0][: len(digits)]
-        others["Fashion-MNIST"] = np.float32(clothes[..., np.newaxis] / 255)
+        _, (clothes, _) = keras.datasets.fashion_mnist.load_data()
+        others["Fashion-MNIST"] = np.float32(clothes[: len(digits), ..., np.newaxis] / 255)
     else:
         print("Fashion-MNIST skipped: it is not in Keras's cache")
     return others
@@ -162,44 +116,41 @@ def detection(usual, odd):
     return roc_auc_score(truth, scores), average_precision_score(truth, scores), false_positives
 
 
-# ---- Picture and main ----------------------------------------------------------------------------
-
-
-def plot(path, digits, labels, scores):
+def draw_digits(path, digits, labels, scores):
     """Draw the 40 oddest digits, and 40 from the middle of the scores, with their labels."""
     order = np.argsort(-scores)
     middle = len(order) // 2
+    chosen = {"The 40 least likely": order[:40], "40 from the middle": order[middle : middle + 40]}
     figure = Figure(figsize=(11, 5), layout="constrained")
     figure.suptitle(f"The first {len(digits):,} test digits by negative IWAE bound, K = {SAMPLES}")
-    halves = figure.subfigures(1, 2)
-    for half, title, chosen in (
-        (halves[0], "The 40 least likely", order[:40]),
-        (halves[1], "40 from the middle", order[middle : middle + 40]),
-    ):
-        half.suptitle(f"{title}: {scores[chosen].min():.0f} to {scores[chosen].max():.0f} nats")
-        for axes, index in zip(half.subplots(5, 8).ravel(), chosen, strict=True):
+    for half, (title, indices) in zip(figure.subfigures(1, 2), chosen.items(), strict=True):
+        half.suptitle(f"{title}: {scores[indices].min():.0f} to {scores[indices].max():.0f} nats")
+        for axes, index in zip(half.subplots(5, 8).ravel(), indices, strict=True):
             axes.imshow(digits[index], cmap="gray", vmin=0, vmax=1)
             axes.set_title(labels[index], fontsize=9, pad=2)
             axes.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    print(f"wrote {path}")
+    with common.new_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=100)
 
 
 def main(options):
-    models = [load(options.model_dir / name) for name in MODELS]
-    arrays = np.load(DATA)
-    digits = np.float32(arrays["x_test"][: options.limit, ..., np.newaxis] / 255)
-    fitted = baselines(np.float32(arrays["x_train"][:10000] / 255))
-    usual, others = all_scores(models, fitted, digits), other_images(digits)
+    encoder = common.load_model(options.model_dir / "vae/encoder.keras")
+    decoder = common.load_model(options.model_dir / "vae/decoder.keras")
+    denoiser = common.load_model(options.model_dir / "denoiser/model.keras")
+    train, _ = common.read_images(common.MNIST, "train", encoder.input_shape[1:])
+    digits, labels = common.read_images(common.MNIST, "test", encoder.input_shape[1:])
+    digits = digits[: options.limit]
+    scores = Scores(encoder, decoder, denoiser, train[:10000])
+    usual = scores.of(digits)
+    others = other_images(digits)
     print("| odd images | score | ROC AUC | average precision | false positives at 95 % recall |")
     print("| --- | --- | --- | --- | --- |")
     for kind, images in others.items():
-        for name, scores in all_scores(models, fitted, np.ascontiguousarray(images)).items():
-            area, precision, wrong = detection(usual[name], scores)
+        for name, odd in scores.of(np.ascontiguousarray(images)).items():
+            area, precision, wrong = detection(usual[name], odd)
             print(f"| {kind} | {name} | {area:.3f} | {precision:.3f} | {100 * wrong:.1f} % |")
-    plot(options.images_dir / "odd_ones_out.png", digits, arrays["y_test"], usual[BOUND])
+    draw_digits(options.images_dir / "odd_ones_out.png", digits, labels, usual[BOUND])
 
 
 if __name__ == "__main__":
-    main(OPTIONS)
+    main(options)

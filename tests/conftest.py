@@ -95,3 +95,17 @@ def finished_run(request, tmp_path_factory):
     """A short run of each script: (script, folder, the finished process)."""
     folder = tmp_path_factory.mktemp("run")
     return request.param, folder, trained(request.param, "--limit", 500, "--epochs", 2, cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory):
+    """The folder of a run of each script that is long enough to have learned something."""
+    folder = tmp_path_factory.mktemp("learned")
+    for script, epochs in ((DENOISER, 2), (VAE, 5)):
+        trained(script, "--limit", 10000, "--epochs", epochs, "--seed", 1, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(learned):
+    return learned / "models"

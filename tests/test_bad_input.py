@@ -1,13 +1,18 @@
 """What a user can get wrong: one line that names it, exit status 2, nothing written."""
 
 import io
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
-from conftest import DENOISER, VAE, refused, run
+from conftest import DENOISER, ROOT, VAE, refused, run
+
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 WRONG = {
     VAE: "--epochs 0, --batch-size 0, --learning-rate nan, --seed x, --latent-dim 1, --beta -1.0,"
@@ -120,3 +125,61 @@ def test_an_output_folder_that_is_a_file(tmp_path, script=DENOISER):
     assert process.returncode == 2 and process.stderr.startswith("error: ")
     assert "taken" in process.stderr and "Traceback" not in process.stderr
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*", "who?", "back\\slash"])
+def test_folders_from_which_no_run_could_resume(name, tmp_path, script=VAE):
+    refused(run(script, "--model-dir", name, cwd=tmp_path), f"--model-dir {name}: accepted: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package, found", [("keras", "3.10.0"), ("tensorflow", "2.18.1")])
+def test_an_older_package(package, found, tmp_path, script=DENOISER):
+    code = f"import {package}, runpy, sys; {package}.__version__ = '{found}'; "
+    code += f"sys.argv = ['x']; runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, LOG_LEVEL: "3"}
+    process = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 2
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith(f"error: needs {package} ") and f"found {found}; pip install" in last
+
+
+def test_a_bug_of_a_fork_keeps_its_traceback(tmp_path, script=DENOISER):
+    """An OSError and an ImportError that no user causes."""
+    for mistake in ("open('no such file')", "import no_such_package"):
+        source = (ROOT / script).read_text()
+        marker = "def main(options):\n"
+        assert marker in source
+        (tmp_path / script).write_text(source.replace(marker, f"{marker}    {mistake}\n"))
+        process = run(tmp_path / script, "--limit", "100", cwd=tmp_path)
+        assert process.returncode == 1 and mistake in process.stderr
+
+
+def test_an_nvidia_driver_without_a_gpu_in_tensorflow(vae, monkeypatch, capsys):
+    monkeypatch.setattr(vae.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    vae.choose_strategy()
+    assert 'pip install "tensorflow[and-cuda]==2.21.*"' in capsys.readouterr().out
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # the user wants none
+    vae.choose_strategy()
+    assert "pip" not in capsys.readouterr().out
+
+
+def test_messages_of_tensorflow_are_shown_to_those_who_ask(tmp_path, script=VAE):
+    """Native code writes more than the scripts do when TF_CPP_MIN_LOG_LEVEL is set."""
+    code = f"import runpy; runpy.run_path({str(ROOT / script)!r})"
+    command = [sys.executable, "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != LOG_LEVEL}
+    quiet, shown = (
+        subprocess.run(command, env=each, cwd=tmp_path, capture_output=True, text=True)
+        for each in (environment, {**environment, LOG_LEVEL: "0"})
+    )
+    assert quiet.stderr == "" and shown.stderr != ""
+
+
+def test_a_crash_of_native_code_is_not_silent(tmp_path, script=VAE):
+    (tmp_path / "tensorflow.py").write_text("import os; os.abort()")
+    process = run(script, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert process.returncode < 0 and "Fatal Python error: Aborted" in process.stderr
+    assert "tensorflow.py" in process.stderr

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, metrics, trained
+from conftest import DENOISER, MODELS, ROOT, VAE, metrics, refused, trained
 
 # 309 images, so that a batch is left over. At this learning rate training does not yet amplify the
 # differences in the last bits that another order of additions makes.
@@ -59,13 +59,37 @@ def assert_near(script, one, other):
     )
 
 
-def test_two_devices(alone, tmp_path, script=DENOISER):
-    command = [sys.executable, "-c", REPORT, "2", ROOT / script, *SMALL]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+def two_devices(script, *words, cwd):
+    """Run a script on two devices; return the process."""
+    command = [sys.executable, "-c", REPORT, "2", ROOT / script, *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("script", [DENOISER, VAE])
+def test_two_devices(script, alone, tmp_path):
+    """Of the denoiser's 12 batches one consists of mosaics, with this seed."""
+    process = two_devices(script, *SMALL, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     copies = reported(process.stdout)
     assert len(copies) > 10 and all(len(set(each)) == 1 and len(each) == 2 for each in copies)
     assert_near(script, alone[script], tmp_path)
+
+
+def test_a_training_batch_is_made_of_mosaics(denoiser):
+    """In the runs of SMALL, so that they try a batch of mosaics on two devices."""
+    options = denoiser.parse_options(SMALL)
+    shares = []
+    for step in range(options.epochs * (309 // options.batch_size)):
+        seed = denoiser.stateless_seed(options.seed, "train", step)
+        mosaic_seed, _ = denoiser.tf.unstack(denoiser.tf.random.split(seed))
+        shares.append(denoiser.tf.random.stateless_uniform((3,), mosaic_seed)[0])
+    assert min(shares) <= denoiser.MOSAIC_SHARE
+
+
+@pytest.mark.parametrize("script, size, unit", [(DENOISER, 100, 8), (VAE, 33, 2)])
+def test_a_batch_that_two_devices_cannot_share(script, size, unit, tmp_path):
+    process = two_devices(script, *SMALL, "--batch-size", str(size), cwd=tmp_path)
+    refused(process, f"--batch-size {size}: accepted: multiples of {unit}, with 2 devices")
 
 
 def test_two_workers(alone, tmp_path, script=VAE):

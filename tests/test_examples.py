@@ -2,16 +2,18 @@
 
 import ast
 import gzip
-import importlib.util
 import re
+import shutil
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, example, refused, trained, worked
+from conftest import DENOISER, MODELS, ROOT, VAE, refused, trained
 from PIL import Image
+from running_examples import FOLDER, example, module, worked
 
 SUFFIXES = ("png", "jpg", "bmp", "gif")
 
@@ -115,11 +117,9 @@ def test_denoised_pictures_keep_size_and_name(place, tmp_path):
     expected = np.rint(model(padded[None] / 255).numpy()[0, :10] * 255)
     found = np.asarray(Image.open(tmp_path / "out" / "a.png")).astype(int)
     assert np.abs(found - expected).max() <= 1
-    spec = importlib.util.spec_from_file_location("x", ROOT / "examples" / "denoise_pictures.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     page = np.random.default_rng(0).integers(0, 256, (150, 210, 3), dtype=np.uint8)
-    tiles, whole = (module.denoise(model, page, tile).astype(int) for tile in (64, 1024))
+    denoise = module("denoise_pictures").denoise
+    tiles, whole = (denoise(model, page, tile).astype(int) for tile in (64, 1024))
     assert np.abs(tiles - whole).max() <= 1 and whole.std() > 0
     (tmp_path / "out" / "a.png").unlink()
     refused(example("denoise_pictures", *words, cwd=place), "exists; --force overwrites it")
@@ -156,8 +156,7 @@ def test_encoded_images(place, tmp_path):
     refused(example("encode_images", *words, cwd=place), "codes.npz exists; --force")
     np.savez(tmp_path / "other.npz", x_train=np.zeros((5, 28, 28), np.uint8))
     words = [tmp_path / "other.npz", "--output", tmp_path / "no.npz"]
-    process = example("encode_images", *words, cwd=place)
-    assert process.returncode == 2 and "x_train is uint8 (5, 28, 28)" in process.stderr
+    refused(example("encode_images", *words, cwd=place), "x_train is uint8 (5, 28, 28)")
 
 
 @pytest.mark.parametrize("words", ["denoise_pictures photos", "generate_digits"])
@@ -193,10 +192,10 @@ WORDS = {  # of a command that gets as far as importing what it needs
     "compare_dimensions": "vae",
     "denoise_page": "--model-dir denoiser",
     "denoise_pictures": "a.png --output out --model-dir denoiser",
-    "denoiser_page": "--model-dir denoiser --output page.html",
+    "denoiser_page": "--model-dir denoiser",
     "encode_images": "a.npz --output codes.npz --model-dir vae",
     "generate_digits": "--output out --model-dir vae",
-    "latent_explorer": "--model-dir vae --output page.html",
+    "latent_explorer": "--model-dir vae",
     "latent_tour": "--model-dir vae --images-dir out",
     "odd_ones_out": "--model-dir .",
     "pictures_to_npz": ". --output b.npz",
@@ -205,7 +204,7 @@ WORDS = {  # of a command that gets as far as importing what it needs
 
 
 def test_every_example_is_among_them():
-    assert set(WORDS) == {path.stem for path in (ROOT / "examples").glob("*.py")}
+    assert {*WORDS, "common"} == {path.stem for path in FOLDER.glob("*.py")}
 
 
 @pytest.fixture(scope="module")
@@ -217,8 +216,8 @@ def bare(tmp_path_factory):
         (folder / f"{path}.keras").touch()
     draw(folder / "a.png")
     np.savez(folder / "a.npz", x_test=np.zeros((2, 28, 28), np.uint8))
-    for module in PACKAGES:
-        (missing / f"{module}.py").write_text(f"raise ModuleNotFoundError('no {module}')")
+    for package in PACKAGES:
+        (missing / f"{package}.py").write_text(f"raise ModuleNotFoundError('no {package}')")
     return {"cwd": folder, "PYTHONPATH": str(missing)}
 
 
@@ -239,26 +238,40 @@ def test_help_mistakes_and_missing_packages(name, bare):
 @pytest.mark.parametrize(
     "words, text",
     [
-        ("codes_as_features --limit 5", "--limit 5: accepted: 1,000 to 60,000"),
-        ("codes_as_features --limit 60001", "--limit 60,001: accepted: 1,000 to 60,000"),
+        ("codes_as_features --limit 5", "argument --limit: 5: accepted: 1,000 to 60,000"),
+        ("codes_as_features --limit 60001", "argument --limit: 60001: accepted: 1,000 to 60,000"),
+        ("codes_as_features --limit 1e4", "argument --limit: 1e4: accepted: 1,000 to 60,000"),
         ("codes_as_features --model-dir none", "none/denoiser/encoder.keras does not exist"),
+        ("codes_as_features --model-dir . --images-dir", "argument --images-dir: expected one"),
         ("compare_dimensions vae denoiser", "denoiser/decoder.keras does not exist"),
         ("denoise_page --model-dir none", "none/model.keras does not exist"),
-        ("denoise_pictures none.png --output out", "none.png does not exist"),
-        ("denoise_pictures vae --output out", "no pictures in vae; accepted: .png"),
-        ("denoise_pictures a.png --output .", "a.png exists; --force overwrites it"),
+        ("denoise_pictures none.png --output out", "argument PATH: none.png does not exist"),
+        (
+            "denoise_pictures vae --output out --model-dir denoiser",
+            "no pictures in vae; accepted: .png",
+        ),
+        (
+            "denoise_pictures a.png --output . --model-dir denoiser",
+            "a.png exists; --force overwrites it",
+        ),
         ("denoise_pictures a.png --output out", "models/denoiser/model.keras does not exist"),
-        ("encode_images none.npz --output out.npz", "none.npz is not a file"),
-        ("encode_images a.npz --output a.npz", "a.npz exists; --force overwrites it"),
+        ("encode_images none.npz --output out.npz", "argument FILE: none.npz does not exist"),
+        (
+            "encode_images a.npz --output a.npz --model-dir vae",
+            "a.npz exists; --force overwrites it",
+        ),
         ("encode_images a.npz --output out.npz", "models/vae/encoder.keras does not exist"),
-        ("generate_digits --output out --count 0", "--count 0: accepted: 1 or more"),
+        (
+            "generate_digits --output out --count 0",
+            "argument --count: 0: accepted: 1 to 10,000,000",
+        ),
         ("generate_digits --output out", "models/vae/decoder.keras does not exist"),
         ("latent_explorer", "models/vae/encoder.keras does not exist"),
-        ("latent_tour --model-dir vae --data none", "none does not exist"),
-        ("pictures_to_npz none --output out.npz", "none is not a folder"),
-        ("pictures_to_npz . --output out.npz --size 5", "--size 5: accepted: 8 to 256"),
-        ("plane_forming --epochs 0", "--epochs 0: accepted: 1 to 100"),
-        ("plane_forming --limit 60000", "--limit 60,000: accepted: 10 to 55,000"),
+        ("latent_tour --model-dir vae --data none", "argument --data: none does not exist"),
+        ("pictures_to_npz none --output out.npz", "argument DIR: none does not exist"),
+        ("pictures_to_npz . --output out.npz --size 5", "argument --size: 5: accepted: 8 to 256"),
+        ("plane_forming --epochs 0", "argument --epochs: 0: accepted: 1 to 100"),
+        ("plane_forming --limit 60000", "argument --limit: 60000: accepted: 10 to 55,000"),
     ],
 )
 def test_mistakes_need_no_package(words, text, bare):
@@ -270,14 +283,106 @@ def test_mistakes_need_no_package(words, text, bare):
     "name", ["codes_as_features", "compare_dimensions", "latent_explorer", "latent_tour"]
 )
 def test_damaged_models_and_models_without_a_plane(name, bare, place):
-    def last_line(words, folder):
-        process = example(name, *words, cwd=folder)
-        assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
-        return process.stderr.splitlines()[-1]
-
-    line = last_line(WORDS[name].split(), bare["cwd"])  # TensorFlow prints lines of its own
-    assert re.match(r"error: .*encoder\.keras cannot be opened: ", line)
+    process = example(name, *WORDS[name].split(), cwd=bare["cwd"])
+    refused(process, "encoder.keras cannot be opened: ")
     if name != "compare_dimensions":
         words = ["--model-dir", "models" if name == "codes_as_features" else "models/vae"]
-        accepted = "error: models/vae: accepted: models with 2 latent dimensions"
-        assert last_line(words, place) == accepted
+        process = example(name, *words, cwd=place)
+        refused(process, "error: models/vae: accepted: models with 2 latent dimensions\n")
+
+
+@pytest.mark.parametrize("name, default", [
+    ("codes_as_features", "models"), ("denoise_page", "models/denoiser"),
+    ("denoiser_page", "models/denoiser"), ("latent_explorer", "models/vae"),
+    ("latent_tour", "models/vae"), ("odd_ones_out", "models"),
+])  # fmt: skip
+def test_other_models_keep_their_pictures_apart(name, default, bare, tmp_path, monkeypatch):
+    """Pictures go to `images`, or to --model-dir if that is not the default one."""
+    shutil.copytree(bare["cwd"], tmp_path / "models")
+    shutil.copytree(tmp_path / default, tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    parse = module(name).parser.parse_args
+    assert parse([]).images_dir == Path("images")
+    assert parse(["--model-dir", f"{default}/"]).images_dir == Path("images")
+    assert parse(["--model-dir", "other"]).images_dir == Path("other")
+    assert parse(["--model-dir", "other", "--images-dir", "new"]).images_dir == Path("new")
+
+
+def test_examples_import_nothing_of_the_project_but_common():
+    """One alone loads a script, and common.py imports only the standard library at its top."""
+    project = {path.stem for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py"))}
+    imported = {}
+    for path in FOLDER.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+        imported[path.stem] = {name.split(".")[0] for name in names} & project
+        assert "sys.path" not in path.read_text() or path.stem == "plane_forming"
+    assert imported.pop("common") == set()
+    assert imported.pop("plane_forming") == {"common", VAE.removesuffix(".py")}
+    assert all(names == {"common"} for names in imported.values()), imported
+    top = ast.parse((FOLDER / "common.py").read_text()).body
+    names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
+    assert set(names) <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "arrays, text",
+    [
+        ({"x_train": np.zeros((5, 8, 8), np.uint8)}, "has no array x_test"),
+        ({"x_test": np.zeros((5, 8, 9), np.uint8)}, "x_test is uint8 (5, 8, 9); accepted: uint8"),
+        ({"x_test": np.zeros((0, 8, 8), np.uint8)}, "x_test is uint8 (0, 8, 8); accepted: uint8"),
+        ({"x_test": np.zeros((5, 8, 8), int)}, "x_test is int64 (5, 8, 8); accepted: uint8"),
+        ({"x_test": np.full((5, 8, 8), 1.5)}, "x_test is float64 (5, 8, 8); accepted: uint8"),
+        (
+            {"x_test": np.zeros((5, 8, 8)), "y_test": np.zeros(4)},
+            "4 labels y_test; accepted: 5, one for each image",
+        ),
+    ],
+)
+def test_data_that_a_model_cannot_take(arrays, text, tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(SystemExit, match="2"):
+        module("common").read_images(tmp_path / "a.npz", "test", (8, 8, 1))
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert f"a.npz {text}" in error or f"a.npz: {text}" in error
+
+
+def test_damaged_data(tmp_path, capsys):
+    (tmp_path / "a.npz").write_text("no archive")
+    with pytest.raises(SystemExit, match="2"):
+        module("common").read_images(tmp_path / "a.npz", "test", (8, 8, 1))
+    assert "a.npz cannot be read: " in capsys.readouterr().err
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, capsys):
+    common = module("common")
+    path = tmp_path / "new" / "a.txt"
+    with common.new_file(path) as unfinished:
+        unfinished.write_text("whole")
+    with pytest.raises(KeyboardInterrupt), common.new_file(path) as unfinished:
+        unfinished.write_text("half")
+        raise KeyboardInterrupt
+    assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
+    assert path.read_text() == "whole" and capsys.readouterr().out == f"wrote {path}\n"
+    with pytest.raises(SystemExit, match="2"), common.new_file(path / "b.txt") as unfinished:
+        unfinished.write_text("in a file as if it were a folder")
+    assert capsys.readouterr().err.startswith(f"error: {path / 'b.txt'} cannot be written: ")
+
+
+def test_what_native_code_prints_is_shown_where_the_user_asks_for_it(place, tmp_path):
+    words = ["--count", 1, "--output", tmp_path / "new"]
+    process = example("generate_digits", *words, cwd=place, TF_CPP_MIN_LOG_LEVEL="0")
+    assert process.returncode == 0 and "cpu_feature_guard" in process.stderr
+
+
+def test_a_crash_of_native_code_is_not_silent(bare, tmp_path):
+    (tmp_path / "keras.py").write_text("import os\nos.abort()\n")
+    words = WORDS["generate_digits"].split()
+    process = example("generate_digits", *words, cwd=bare["cwd"], PYTHONPATH=str(tmp_path))
+    assert process.returncode != 0
+    assert "Fatal Python error: Aborted" in process.stderr and "keras.py" in process.stderr

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, refused, run, same_end, trained
+from conftest import DENOISER, MODELS, ROOT, VAE, metrics, refused, run, same_end, trained
 
 SMALL = ["--limit", "300", "--epochs", "5"]
 KILLED = -signal.SIGKILL
@@ -105,24 +105,25 @@ def test_a_flipped_bit_anywhere_is_never_loaded(vae, tmp_path):
     model = vae.VAE(*networks)
     model.compile(vae.keras.optimizers.Adam())
     model.optimizer.build(model.trainable_variables)
-    options = SimpleNamespace(model_dir=tmp_path, epochs=2)
-    callback = vae.CheckpointCallback(model, networks, np.zeros(3), options)
-    callback.set_model(model)
+    settings = vae.run_settings(model, networks, np.zeros(3), SimpleNamespace(epochs=2))
+    log = vae.TrainingLog(tmp_path, is_chief=True)
+    log.set_params({"epochs": 2})
+    checkpoints = vae.Checkpoints(tmp_path, model, log, settings)
     variables = model.weights + model.optimizer.variables
-    callback.set_params({"epochs": 2})
     names = [prefix + name for prefix in ("", "val_") for name in vae.CURVES]
     states = {}
     for epoch in (1, 2):
-        callback.on_epoch_end(epoch - 1, dict.fromkeys(names, 1.0))
+        log.on_epoch_end(epoch - 1, dict.fromkeys(names, 1.0))
+        checkpoints.on_epoch_end(epoch - 1)
         states[epoch] = [variable.numpy() for variable in variables]
         model.optimizer.apply([vae.tf.ones_like(v) for v in model.trainable_variables])
     draw, epochs = np.random.default_rng(0), []
-    for path in [*tmp_path.glob("checkpoints/epoch-000002.*")] * 40:
+    for path in [*tmp_path.glob("epoch-000002.*")] * 40:
         before = path.read_bytes()
         content = bytearray(before)
         content[draw.integers(len(content))] ^= 1 << draw.integers(8)
         path.write_bytes(content)
-        epochs.append(callback.restore(True))
+        epochs.append(checkpoints.restore(True))
         for one, other in zip(states[epochs[-1]], variables, strict=True):
             np.testing.assert_array_equal(one, other.numpy())
         path.write_bytes(before)
@@ -132,7 +133,10 @@ def test_a_flipped_bit_anywhere_is_never_loaded(vae, tmp_path):
 def test_another_run_is_not_resumed(stopped):
     for option, then, now in (("--limit", 300, 310), ("--learning-rate", 0.004, 0.003)):
         process = run(VAE, *SMALL, "--resume", option, now, cwd=stopped)
-        refused(process, f"--resume: {option[2:].replace('-', '_')} was {then} and is {now}")
+        name = option[2:].replace("-", "_")
+        refused(
+            process, f"--resume: {name} was {then} and is {now}", "delete models/vae/checkpoints"
+        )
 
 
 def test_a_changed_model_is_named(stopped, tmp_path):
@@ -140,13 +144,90 @@ def test_a_changed_model_is_named(stopped, tmp_path):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "data").symlink_to(ROOT / "data")
     text = (ROOT / VAE).read_text()
-    swapped = text.replace("layers.ReLU()(layers.LayerNormalization()(layers.Dense(units)(x)))",
-        "layers.LayerNormalization()(layers.ReLU()(layers.Dense(units)(x)))")  # fmt: skip
+    two = ["        x = layers.LayerNormalization()(x)\n", "        x = layers.ReLU()(x)\n"]
+    swapped = text.replace("".join(two), "".join(two[::-1]))
     assert swapped != text
     (tmp_path / VAE).write_text(swapped)
     process = run(tmp_path / VAE, *SMALL, "--resume", cwd=tmp_path)
     refused(process, "--resume: model (CRC-32) was")
     assert "damaged" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    "changed, text",
+    [
+        ("keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.9)", "beta_2 of the"),
+        ("keras.optimizers.SGD(learning_rate(len(train), options))", "optimizer was Adam"),
+    ],
+)
+def test_a_changed_optimizer_is_named(changed, text, stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    source = (ROOT / VAE).read_text()
+    optimizer = "keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99)"
+    assert optimizer in source
+    (tmp_path / VAE).write_text(source.replace(optimizer, changed))
+    process = run(tmp_path / VAE, *SMALL, "--resume", cwd=tmp_path)
+    refused(process, "--resume: ", text)
+
+
+TWICE = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import VariationalAutoEncoder_tf2 as vae
+words = sys.argv[1:]
+vae.build_encoder((28, 28, 1), 2)  # takes layer names that are numbered
+vae.main(vae.parse_options(words + ["--resume"]))
+vae.main(vae.parse_options(words))
+"""
+
+
+def test_a_run_resumes_in_a_process_that_has_made_other_models(stopped, whole, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    command = [sys.executable, "-c", TWICE, ROOT, *SMALL]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "resuming after epoch 4 of 5" in process.stdout
+    same_end(VAE, whole[VAE], tmp_path)  # of the second run, from the start
+
+
+def test_a_user_stops_a_run(tmp_path, script=DENOISER):
+    command = [sys.executable, "-u", ROOT / script, "--limit", "300", "--epochs", "500"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
+        while not process.stdout.readline().startswith("epoch 2 of"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    said = re.fullmatch(r"stopped after epoch (\d+); continue with --resume\n", errors)
+    assert said, errors
+    newest = f"epoch-{int(said.group(1)):06}.index"
+    assert [name for name in checkpoints(tmp_path, script) if "index" in name][-1] == newest
+
+
+@pytest.mark.parametrize("script", [DENOISER, VAE])
+def test_a_finished_run_is_trained_further(script, whole, tmp_path):
+    """At a rate of almost nothing, the new run ends where the finished one did."""
+    folder = whole[script] / MODELS[script]
+    words = ["--limit", 300, "--epochs", 1, "--learning-rate", 1e-9, "--start-from", folder]
+    trained(script, *words, "--model-dir", "further", cwd=tmp_path)
+    before, after = metrics(folder), metrics(tmp_path / "further")
+    key = {DENOISER: "psnr", VAE: "negative_elbo"}[script]
+    assert after[key] == pytest.approx(before[key], rel=1e-4)
+    assert after["start_from"] == str(folder)
+
+
+def test_a_run_of_another_shape_is_not_trained_further(whole, tmp_path):
+    folder = whole[VAE] / MODELS[VAE]
+    words = [*SMALL, "--latent-dim", 3, "--start-from"]
+    process = run(VAE, *words, folder, cwd=tmp_path)
+    refused(process, f"--start-from {folder}: accepted: a run with images of the same shape")
+    refused(run(VAE, *words, tmp_path, cwd=tmp_path), "encoder.keras")
+    refused(run(VAE, *words, "none", cwd=tmp_path), "--start-from none: accepted: the folder")
+    process = run(VAE, "--resume", "--start-from", folder, cwd=tmp_path)
+    refused(process, "--start-from", "not allowed with argument --resume")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unfinished_run_is_not_replaced(stopped):
@@ -164,7 +245,7 @@ def test_nothing_to_resume(tmp_path, script=DENOISER):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     """At a rate of 10 the VAE's loss is lost at once: one line, and no checkpoint of it."""
     process = run(VAE, "--limit", 300, "--epochs", 3, "--learning-rate", 10, cwd=tmp_path)
-    refused(process, "epoch ", "nan", "--learning-rate")
+    refused(process, "epoch ", "nan", "delete models/vae/checkpoints", "--learning-rate")
     records = [path.name for path in (tmp_path / MODELS[VAE]).rglob("*") if path.is_file()]
     assert "metrics.json" not in records
 

@@ -1,0 +1,36 @@
+"""The examples as modules, and as commands run by a user."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+
+FOLDER = ROOT / "examples"
+
+
+def example(name, *words, cwd, **environment):
+    """Run an example as a command, with no setting of TensorFlow's log but one given here."""
+    command = [sys.executable, FOLDER / f"{name}.py", *map(str, words)]
+    inherited = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    settings = {"env": {**inherited, **environment}, "capture_output": True, "text": True}
+    return subprocess.run(command, cwd=cwd, **settings)
+
+
+def worked(name, *words, cwd):
+    """Run an example that has to end well and without a word on stderr; return what it printed."""
+    process = example(name, *words, cwd=cwd)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return process.stdout
+
+
+def module(name):
+    """Return an example as a module."""
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))  # of common.py
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded

@@ -1,0 +1,112 @@
+"""The examples that use models which have learned something, and the one that trains one."""
+
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT, refused
+from PIL import Image, ImageSequence
+from running_examples import example, module, worked
+
+
+def test_codes_as_features(models, tmp_path, monkeypatch, capsys):
+    with np.load(ROOT / "data" / "mnist.npz") as arrays:
+        np.savez(tmp_path / "few.npz", **{name: arrays[name][:1000] for name in arrays.files})
+    codes = module("codes_as_features")
+    monkeypatch.setattr(codes, "DRAWS", 2)
+    monkeypatch.setitem(codes.matplotlib.rcParams, "savefig.bbox", None)  # which a script has set
+    shutil.copytree(models, tmp_path / "models")
+    folders = {"model_dir": tmp_path / "models", "images_dir": tmp_path / "new"}
+    codes.main(SimpleNamespace(data=tmp_path / "few.npz", limit=800, **folders))
+    rows = json.loads((tmp_path / "models" / "codes_as_features.json").read_text())
+    assert [row["dimensions"] for row in rows] == [784, 576, 576, 2, 2]
+    printed = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| ") for line in printed) == 2 + len(rows)
+    assert rows[0]["all labels"]["nearest neighbours"] > 0.8
+    assert rows[0]["100 labels"]["logistic regression"][0] > 0.5
+    assert all(0.1 <= row["no labels"]["k-means"]["accuracy"] <= 1 for row in rows)
+    with Image.open(tmp_path / "new" / "vae_clusters.png") as picture:
+        assert picture.size == (1200, 1200)
+
+
+def test_latent_tour(models, tmp_path, monkeypatch):
+    tour = module("latent_tour")
+    points = tour.closed_path()
+    steps = np.linalg.norm(np.diff(np.vstack([points, points[:1]]), axis=0), axis=1)
+    assert len(points) == 150 and steps.max() < 0.13 and np.abs(points).max() < 2.5
+    monkeypatch.setattr(tour, "FRAMES", 5)
+    words = ["--model-dir", str(models / "vae"), "--images-dir", str(tmp_path / "new")]
+    tour.main(tour.parser.parse_args(words))
+    with Image.open(tmp_path / "new" / "vae_tour.gif") as animation:
+        assert animation.n_frames == 5 and animation.info["loop"] == 0
+    assert (tmp_path / "new" / "vae_interpolation.png").stat().st_size > 10000
+
+
+def test_the_tour_needs_digits_of_every_class(models, tmp_path, capsys):
+    with np.load(ROOT / "data" / "mnist.npz") as arrays:
+        chosen = arrays["y_test"] != 4
+        np.savez(tmp_path / "no4.npz", **{x: arrays[x][chosen] for x in ("x_test", "y_test")})
+    tour = module("latent_tour")
+    words = ["--model-dir", str(models / "vae"), "--data", str(tmp_path / "no4.npz")]
+    with pytest.raises(SystemExit, match="2"):
+        tour.main(tour.parser.parse_args(words))
+    assert "no4.npz: accepted: 2 or more labels of each class" in capsys.readouterr().err
+
+
+def test_compare_dimensions(models, tmp_path):
+    worked("compare_dimensions", models / "vae", models / "vae", cwd=tmp_path)
+    with Image.open(tmp_path / "images" / "vae_dimensions.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape[1] > 1000 and pixels.std() > 60  # black tiles with white digits on white
+    process = example("compare_dimensions", "nowhere", cwd=tmp_path)
+    refused(process, "nowhere/encoder.keras does not exist")
+
+
+def test_plane_forming(tmp_path):
+    worked("plane_forming", "--limit", "300", "--epochs", "3", cwd=tmp_path)
+    (path,) = tmp_path.rglob("*.*")
+    assert path == tmp_path / "images" / "vae_forming.gif"
+    with Image.open(path) as animation:
+        assert animation.n_frames == 3
+        frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(animation)]
+    assert (frames[0] != frames[1]).mean() > 0.01 and (frames[1] != frames[2]).mean() > 0.01
+
+
+def test_denoise_page(models, tmp_path):
+    words = ["--model-dir", models / "denoiser", "--images-dir", tmp_path / "new"]
+    noisy, denoised = re.findall(r": (.*) dB", worked("denoise_page", *words, cwd=tmp_path))
+    assert float(noisy) == pytest.approx(9.4, abs=0.1)
+    assert float(denoised) > 17  # 12 where no training batch was of mosaics
+    with Image.open(tmp_path / "new" / "denoised_page.png") as picture:
+        assert min(picture.size) > 390
+
+
+def test_odd_ones_out(models, tmp_path):
+    words = ["--limit", 300, "--model-dir", models, "--images-dir", tmp_path / "new"]
+    printed = worked("odd_ones_out", *words, cwd=tmp_path)
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) % \|$", printed, re.M)
+    assert len(rows) >= 18
+    areas = {(kind, score): float(area) for kind, score, area, *_ in rows}
+    assert all(areas["noise of the same histogram", name] > 0.99 for name in
+               ("VAE, negative ELBO", "denoiser, squared error", "PCA, 50 components"))  # fmt: skip
+    assert 0.6 < areas["turned by 90 degrees", "VAE, negative ELBO"] < 1
+    assert (tmp_path / "new" / "odd_ones_out.png").stat().st_size > 10000
+
+
+def test_scores_and_detection_by_hand():
+    odd = module("odd_ones_out")
+    # 7 of 9 pairs are in order. To find all three odd ones, two of three usual ones are flagged.
+    found = odd.detection(np.array([1, 2.6, 3]), np.array([2.5, 4, 5]))
+    assert found == pytest.approx((7 / 9, (1 + 1 + 3 / 5) / 3, 2 / 3))
+
+    images = np.random.default_rng(1).random((50, 2, 2, 1))
+    encoder = SimpleNamespace(predict=lambda x, **_: np.zeros((2, len(x), 2)))  # the prior
+    decoder = SimpleNamespace(predict=lambda z, **_: 1 / (1 + np.exp(-z[:, :1, None, None])))
+    elbo, bound = odd.vae_scores(encoder, decoder, images)
+    assert (bound < elbo).all()
+    # Where z says nothing, both are -log p(x), here of four pixels with the probability 0.5.
+    for scores in odd.vae_scores(encoder, SimpleNamespace(predict=lambda *_, **__: 0.5), images):
+        assert scores == pytest.approx(4 * np.log(2))
