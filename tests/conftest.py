@@ -20,7 +20,6 @@ def run(script, *arguments, cwd, **environment):
     """Run a script as a command; return what it printed, and its exit status."""
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     environment = {**os.environ, "MPLBACKEND": "", **environment}
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which the import of a script has set here
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -29,20 +28,6 @@ def trained(script, *arguments, cwd):
     process = run(script, *arguments, cwd=cwd)
     assert process.returncode == 0, process.stderr
     return process
-
-
-def example(name, *words, cwd, **environment):
-    """Run an example as a command."""
-    command = [sys.executable, ROOT / "examples" / f"{name}.py", *map(str, words)]
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-
-
-def worked(name, *words, cwd):
-    """Run an example that has to end well; return what it printed."""
-    process = example(name, *words, cwd=cwd)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
 
 
 def refused(process, *texts):
@@ -77,6 +62,7 @@ def load(script):
     spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # or the commands of later tests would inherit it
     return module
 
 

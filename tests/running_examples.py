@@ -11,11 +11,10 @@ FOLDER = ROOT / "examples"
 
 
 def example(name, *words, cwd, **environment):
-    """Run an example as a command, with no setting of TensorFlow's log but one given here."""
+    """Run an example as a command."""
     command = [sys.executable, FOLDER / f"{name}.py", *map(str, words)]
-    inherited = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
-    settings = {"env": {**inherited, **environment}, "capture_output": True, "text": True}
-    return subprocess.run(command, cwd=cwd, **settings)
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def worked(name, *words, cwd):
@@ -33,4 +32,5 @@ def module(name):
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which common.py has set
     return loaded
