@@ -660,7 +660,8 @@ def load_weights(folder, models):
     """Give models the weights of a finished run, from the files {name}.keras in a folder."""
     for name, model in models.items():
         try:
-            model.load_weights(folder / f"{name}.keras")
+            finished = keras.models.load_model(folder / f"{name}.keras", compile=False)
+            model.set_weights(finished.get_weights())
         except (OSError, ValueError) as error:
             text = f"--start-from {folder}: accepted: a run with images of the same shape and"
             raise InputError(f"{text} the same model; {name}.keras: {error}") from error

@@ -62,8 +62,13 @@ def load(script):
     spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # or the commands of later tests would inherit it
     return module
+
+
+@pytest.fixture(autouse=True)
+def no_log_level(monkeypatch):
+    """Commands of a test must not inherit what the import of a script has set here."""
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -32,5 +32,5 @@ def module(name):
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
-    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which common.py has set
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which common.py has set, for later commands
     return loaded

@@ -62,7 +62,7 @@ def test_mosaics(denoiser):
 
 def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
     """All singular values of the update near 0.2 sqrt(larger side), for a gradient of rank 16."""
-    gradient = RANDOM.normal(size=(3, 3, 8, 16)).astype(np.float32) * np.arange(1, 17)
+    gradient = np.float32(RANDOM.normal(size=(3, 3, 8, 16)) * np.arange(1, 17))
     kernel = keras.Variable(np.zeros((3, 3, 8, 16), np.float32))
     bias = keras.Variable(np.zeros(16, np.float32))
     optimizer = denoiser.ConvMuon(1.0)

@@ -233,7 +233,10 @@ def test_a_run_of_another_shape_is_not_trained_further(whole, tmp_path):
 def test_an_unfinished_run_is_not_replaced(stopped):
     before = checkpoints(stopped, VAE)
     assert before[-1] == "epoch-000004.index"
-    refused(run(VAE, *SMALL, cwd=stopped), "unfinished run in models/vae/checkpoints", "--resume")
+    refused(
+        run(VAE, *SMALL, cwd=stopped),
+        "unfinished run: --resume it, or delete models/vae/checkpoints",
+    )
     assert checkpoints(stopped, VAE) == before
 
 
