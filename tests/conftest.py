@@ -62,13 +62,14 @@ def load(script):
     spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return module
 
 
-@pytest.fixture(autouse=True)
-def no_log_level(monkeypatch):
-    """Commands of a test must not inherit what the import of a script has set here."""
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Keep what the import of a script has set here from the commands of tests and fixtures."""
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 
 
 @pytest.fixture(scope="session")
