@@ -8,7 +8,7 @@
     python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try
     python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir out
 
-Three convolutions encode the noisy image. The decoder makes the clean image from the code alone:
+Three convolutions encode the noisy image. The decoder makes the clean one from the code alone:
 
     noisy = clip(clean + noise * epsilon, 0, 1)                        with epsilon ~ N(0, I)
     loss = mean over pixels of -clean log p - (1 - clean) log(1 - p)   with p = decoder(code)
@@ -33,6 +33,7 @@ from pathlib import Path
 
 MODEL_DIR = Path("models/denoiser")
 EPOCHS = 8
+NOISE = 0.5  # a digit is hard to read then
 BATCH_DIVISOR = 4  # a mosaic has four images, and each device gets whole mosaics
 
 
@@ -40,7 +41,8 @@ def add_own_options(parser):
     """Add the options that only this script has."""
     group = parser.add_argument_group("denoiser")
     level = number(float, 1e-3, 100)
-    group.add_argument("--noise", type=level, default=0.5, help="standard deviation of the noise")
+    text = f"standard deviation of the noise, {NOISE} if the data has no noisy images"
+    group.add_argument("--noise", type=level, help=text)
 
 
 # ==== Shared by both scripts, part 1 of 2: options and imports ==============================
@@ -153,12 +155,13 @@ with quiet_imports():
 
 # ==== End of part 1 =========================================================================
 
+MAX_PSNR = 100  # dB, in place of infinity for equal images
 MOSAIC_SHARE = 0.05  # of the training batches: large pictures need some, digits need none
 WEIGHT_DECAY = 0.004  # times the learning rate: Keras's default for Muon, no gain, no harm
 
 
 def build_encoder(channels):
-    """Return a model from noisy images (n, height, width, channels) of any size to their codes."""
+    """Return a model from noisy images (n, height, width, channels) of any size to codes."""
     x = image = keras.Input((None, None, channels), name="image")  # (n, 28, 28, 1)
     x = layers.Conv2D(32, 5, strides=2, padding="same", activation="relu")(x)  # (n, 14, 14, 32)
     x = layers.Conv2D(64, 3, strides=2, padding="same", activation="relu")(x)  # (n, 7, 7, 64)
@@ -167,9 +170,10 @@ def build_encoder(channels):
 
 
 def build_decoder(channels):
-    """Return a model from codes (n, 7, 7, 64) to the logits of clean pixels (n, 28, 28, channels).
+    """Return a model from codes (n, 7, 7, 64) to logits of clean pixels (n, 28, 28, channels).
 
-    Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees farther.
+    Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
+    farther.
     """
     x = code = keras.Input((None, None, 64), name="code")  # (n, 7, 7, 64)
     for dilation in (1, 3, 1):
@@ -188,10 +192,17 @@ def add_noise(clean, noise, seed):
     return tf.clip_by_value(clean + noise * epsilon, 0, 1)
 
 
-def mosaics(clean, seed):
-    """Return a few of the batches as mosaics of 2 x 2 images, shifted at random with wrap-around.
+def own_pair(images):
+    """Return noisy and clean images of the user's own: the channels of one array."""
+    clean, noisy = tf.split(images, 2, axis=-1)
+    return noisy, clean
 
-    From single images alone, the model would learn to rely on borders, and fail on larger pictures.
+
+def mosaics(clean, seed):
+    """Return a few of the batches as mosaics of 2 x 2 images, shifted at random, wrapped around.
+
+    From single images alone, the model would learn to rely on borders, and fail on larger
+    pictures.
     """
     count, height, width, _ = clean.shape
     if count < 4:
@@ -209,15 +220,15 @@ def mosaics(clean, seed):
 def psnr(clean, logits):
     """Return the peak signal-to-noise ratio of each image (n,), 10 log10(1 / MSE), in dB."""
     mse = tf.reduce_mean((clean - tf.sigmoid(logits)) ** 2, axis=(1, 2, 3))
-    return -10 * keras.ops.log10(mse)
+    return -10 * keras.ops.log10(tf.maximum(mse, 10 ** (-MAX_PSNR / 10)))
 
 
 class ConvMuon(keras.optimizers.Muon):
     """Keras's Muon for the kernels of convolutions, too; AdamW trains the biases.
 
-    A kernel becomes a matrix: all axes but the last, last axis. The update of a matrix is nearly
-    orthogonal: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled as in Liu et
-    al. 2025, https://arxiv.org/abs/2502.16982, eq. 4.
+    A kernel becomes a matrix: all axes but the last, last axis. The update of a matrix is
+    nearly orthogonal: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled
+    as in Liu et al. 2025, https://arxiv.org/abs/2502.16982, eq. 4.
     """
 
     def _should_use_adamw(self, variable):
@@ -256,7 +267,7 @@ def image_metrics(clean, images):
     """
     window = min(11, *clean.shape[1:3])
     return {
-        "psnr": tf.minimum(tf.image.psnr(clean, images, max_val=1), 100),  # not infinite
+        "psnr": tf.minimum(tf.image.psnr(clean, images, max_val=1), MAX_PSNR),
         "ssim": tf.image.ssim(clean, images, max_val=1, filter_size=window),
         "mse": tf.reduce_mean((clean - images) ** 2, axis=(1, 2, 3)),
         "bce": tf.reduce_mean(keras.ops.binary_crossentropy(clean, images), axis=(1, 2, 3)),
@@ -280,7 +291,8 @@ def plot_all(folder, model, test_dataset, history):
     noisy, clean = next(test_dataset.as_numpy_iterator())
     noisy, clean = noisy[:10], clean[:10]
     denoised = model(noisy).numpy()
-    plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], ["clean", "noisy"])
+    names = ["clean", "noisy"]
+    plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], names)
     colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-1, 1), "RdBu_r")
     residual = colours.cmap(colours.norm(np.mean(denoised - clean, axis=-1)))[..., :3]
     rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, clean)]
@@ -297,133 +309,237 @@ def plot_all(folder, model, test_dataset, history):
 # ---- Main
 
 
-def build_denoiser(train, options):
+def build_denoiser(channels, image_count, options):
     """Return the encoder, the decoder of logits, and the compiled model of both."""
-    channels = train.shape[3]
     encoder = build_encoder(channels)
     decoder_logits = build_decoder(channels)
     logits = decoder_logits(encoder.output)
     denoiser = keras.Model(encoder.input, logits, name="denoiser_logits")
     denoiser.compile(
-        optimizer=ConvMuon(learning_rate(len(train), options), weight_decay=WEIGHT_DECAY),
+        optimizer=ConvMuon(learning_rate(image_count, options), weight_decay=WEIGHT_DECAY),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.MeanMetricWrapper(psnr, name="psnr")],
     )
     return encoder, decoder_logits, denoiser
 
 
+def load_pairs(source, limit):
+    """Return the parts of load_images with the user's noisy images as further channels."""
+    *clean_parts, _ = load_images(source, limit)
+    *noisy_parts, _ = load_images(source, limit, "_noisy")
+    pairs = []
+    for clean, noisy in zip(clean_parts, noisy_parts, strict=True):
+        if clean.shape != noisy.shape:
+            text = f"clean images {clean.shape}, noisy ones {noisy.shape}"
+            accepted = "accepted: one of the same shape for each image"
+            raise InputError(f"{source}: {text}; {accepted}")
+        pairs.append(np.concatenate([clean, noisy], axis=-1))
+    return pairs
+
+
 def main(options):
     """Load the images; build, fit and evaluate the denoiser; save the models; plot."""
-    *parts, _ = load_images(options.data, options.limit)
-    height, width = (side // 4 * 4 for side in parts[0].shape[1:3])  # what the model takes
-    train, validation, test = (np.ascontiguousarray(part[:, :height, :width]) for part in parts)
+    has_pairs = "x_train_noisy" in open_arrays(options.data)
+    if has_pairs and options.noise is not None:
+        text = f"--noise {options.noise}: {options.data} has noisy images of its own"
+        raise InputError(f"{text}; accepted: no --noise")
+    if has_pairs:
+        print(f"{options.data} has noisy images of its own: no noise is added")
+        train, validation, test = load_pairs(options.data, options.limit)
+    else:
+        train, validation, test, _ = load_images(options.data, options.limit)
+    noise = NOISE if options.noise is None else options.noise
+    height, width, channels = train.shape[1:]
+    channels = channels // 2 if has_pairs else channels
     with set_up(options, len(train)).scope():
-        encoder, decoder_logits, denoiser = build_denoiser(train, options)
+        encoder, decoder_logits, denoiser = build_denoiser(channels, len(train), options)
     if options.start_from:
         load_weights(options.start_from, {"model": denoiser})
 
-    def noisy_and_clean(clean, seed):
-        return add_noise(clean, options.noise, seed), clean
+    def cropped(images):
+        return images[:, : height // 4 * 4, : width // 4 * 4]  # what the model takes
 
-    def training_batch(clean, seed):
+    def noisy_and_clean(images, seed):
+        if has_pairs:
+            return own_pair(images)
+        return add_noise(images, noise, seed), images
+
+    def evaluation_batch(images, seed):
+        return noisy_and_clean(cropped(images), seed)
+
+    def training_batch(images, seed):
         mosaic_seed, noise_seed = tf.unstack(tf.random.split(seed))
-        return noisy_and_clean(mosaics(clean, mosaic_seed), noise_seed)
+        return noisy_and_clean(mosaics(cropped(images), mosaic_seed), noise_seed)
 
     log, checkpoints = fit(
         denoiser,
         [encoder, decoder_logits],
         (train, validation, test),
         training_batch,
-        eval_dataset(validation, noisy_and_clean, options.seed, "validation"),
+        eval_dataset(validation, evaluation_batch, options.seed, "validation"),
         options,
     )
     if not log.is_chief:
         return
     probabilities = layers.Activation("sigmoid", dtype="float32")(denoiser.output)
     model = keras.Model(denoiser.input, probabilities, name="model")
-    test_dataset = eval_dataset(test, noisy_and_clean, options.seed, "test")
+    test_dataset = eval_dataset(test, evaluation_batch, options.seed, "test")
     results = evaluate(model, test_dataset)
     report(options, results, log, model.count_params())
     save(options.model_dir / "model.keras", model.save)
     save(options.model_dir / "encoder.keras", encoder.save)
     plot_all(options.images_dir, model, test_dataset, log.history)
     checkpoints.keep(0)
-    print(f"See {options.images_dir}/denoised_digits.png first. To denoise pictures of your own:")
-    print(f"python examples/denoise_pictures.py PATH --output DIR --model-dir {options.model_dir}")
+    print(f"See {options.images_dir}/denoised_digits.png first. To denoise your own pictures:")
+    print("python examples/denoise_pictures.py PATH --output DIR", end=" ")
+    print(f"--model-dir {options.model_dir}")
 
 
 # ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ========
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 INITIAL_RATE = 0.04  # of the peak learning rate
+FEW_STEPS = 3000  # a run with fewer gets a line of advice
+DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
+DARK = 64  # of 255: images that have no greater value may be meant otherwise
 EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
 EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
-matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
 class InputError(ValueError):
     """A user error; its text names the value and what is accepted."""
 
 
-def load_images(source, limit=None):
+def load_images(source, limit=None, suffix=""):
     """Return training, validation and test images, and the labels of the test images (n,).
 
-    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is
-    for validation; without x_test, a random tenth is for the test. `limit` is of training images.
+    Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
+    each with the suffix. Without x_val, the last twelfth of x_train, at most 5,000, is for
+    validation; without x_test, a random tenth is for the test. `limit` is of training images.
     """
-    arrays = read_arrays(source)
-    images, labels = check_images(arrays, "train", source)
-    if "x_test" in arrays:
-        test, test_labels = check_images(arrays, "test", source, images.shape[1:])
+    arrays = open_arrays(source)
+    if f"x_train{suffix}" not in arrays:
+        names = ", ".join(arrays)
+        raise InputError(f"{source} has the arrays {names}; accepted: x_train{suffix}")
+    train, labels = check_images(arrays, f"x_train{suffix}", source)
+    if len(train) < 20:
+        raise InputError(f"{source}: {len(train)} images; accepted: 20 or more")
+    shape = train.shape[1:]
+    if f"x_test{suffix}" in arrays:
+        test, test_labels = check_images(arrays, f"x_test{suffix}", source, shape)
     else:
-        order = np.random.default_rng(0).permutation(len(images))  # files may be sorted by class
-        held_out, kept = np.split(order, [len(images) // 10])
-        test, test_labels = images[held_out], labels[held_out]
-        images = images[kept]
-    train, validation = np.split(images, [-min(5000, len(images) // 12)])
+        for each in (train, labels):  # both in one order; files may be sorted by class
+            np.random.default_rng(0).shuffle(each)
+        test, train = np.split(train, [len(train) // 10])
+        test_labels = labels[: len(test)]
+    if f"x_val{suffix}" in arrays:
+        validation, _ = check_images(arrays, f"x_val{suffix}", source, shape)
+    else:
+        train, validation = np.split(train, [-min(5000, len(train) // 12)])
     fifth = None if limit is None else limit // 5
     return train[:limit], validation[:fifth], test[:fifth], test_labels[:fifth]
 
 
-def read_arrays(source):
-    """Return those of the arrays x_train, y_train, x_test, y_test that a data set has."""
-    names = ("x_train", "y_train", "x_test", "y_test")
+def open_arrays(source):
+    """Return a mapping of names to arrays: of Keras, or of an .npz or .npy file."""
     bundled = Path(__file__).resolve().parent / "data/mnist.npz"
     path = bundled if source == "mnist" else Path(source)
     try:
         if source in ("mnist", "fashion_mnist") and not path.is_file():
             train, test = getattr(keras.datasets, source).load_data()
+            names = ("x_train", "y_train", "x_test", "y_test")
             return dict(zip(names, (*train, *test), strict=True))
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}
-    except Exception as error:  # zipfile, zlib, NumPy and Keras raise many types of errors
-        text = f"--data {source}: no mnist, fashion_mnist or .npz: {error!r}"
-        raise InputError(text) from error
+        with path.open("rb") as file:  # NumPy would take other files for pickles, and say so
+            if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
+                raise ValueError("a file of another kind")
+        arrays = np.load(path, allow_pickle=False)
+    except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
+        accepted = "accepted: mnist, fashion_mnist, an .npz or .npy file"
+        advice = "examples/pictures_to_npz.py makes one of folders and other files, or says how"
+        raise InputError(f"--data {source}: {accepted}; {error}; {advice}") from error
+    if isinstance(arrays, np.ndarray):
+        return {"x_train": arrays}
+    if len(arrays) == 1 and not {"x_train", "x_val", "x_test"}.intersection(arrays):
+        return {"x_train": read_array(arrays, *arrays, source)}
+    return arrays
 
 
-def check_images(arrays, part, source, shape=None):
-    """Return the images "train" or "test", uint8 (n, *shape), and their labels (n,)."""
-    images = np.asarray(arrays.get(f"x_{part}"))
-    labels = arrays.get(f"y_{part}")
-    found = f"x_{part} is {images.dtype} {images.shape}, with labels {np.shape(labels)}"
-    accepted = "(n, height, width) or (..., 1 or 3), uint8 or 0 to 1, sides 8 to 256"
-    if images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all():
-        images = np.rint(images * 255).astype(np.uint8)
+def read_array(arrays, name, source):
+    """Return one array of a file, which may be damaged."""
+    try:
+        return np.asarray(arrays[name])
+    except Exception as error:  # zipfile, zlib and NumPy raise many types of errors
+        text = f"{source}: {name} cannot be read; accepted: an array of numbers or text"
+        raise InputError(f"{text}, never of Python objects (pickle); {error}") from error
+
+
+def check_images(arrays, name, source, shape=None):
+    """Return the images of an array, uint8 (n, *shape), and their labels (n,)."""
+    images = read_array(arrays, name, source)
+    found = f"{source}: {name} is {images.dtype} {images.shape}"
+    if problem := problem_of(images):
+        raise InputError(f"{found}: {problem}")
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    count, *sides, channels = images.shape if images.ndim == 4 else (0, 0, 0)
-    if images.dtype != np.uint8 or channels not in (1, 3):
-        raise InputError(f"{source}: {found}; accepted: {accepted}")
-    if min(sides) < 8 or max(sides) > 256:
-        raise InputError(f"{source}: {found}; accepted: {accepted}")
     if shape and images.shape[1:] != shape:
-        raise InputError(f"{source}: {found}; accepted: images {shape}, as in x_train")
-    if count < (20 if part == "train" else 1):
-        raise InputError(f"{source}: {found}; accepted: 20 images or more, or no x_test")
-    labels = np.zeros(count, np.uint8) if labels is None else np.ravel(labels)
-    if len(labels) != count:
-        raise InputError(f"{source}: {found}; accepted: a label for each image")
-    return np.ascontiguousarray(images), labels
+        raise InputError(f"{found}; accepted: images of shape {shape}")
+    label_name = name.replace("x", "y", 1)
+    labels = np.zeros(len(images), np.uint8)
+    if label_name in arrays:
+        labels = np.ravel(read_array(arrays, label_name, source))
+    if len(labels) != len(images):
+        text = f"{label_name} has {len(labels)} labels"
+        raise InputError(f"{found}, {text}; accepted: one for each image")
+    images = to_bytes(images)
+    if images.max() < DARK:
+        print(f"{found}: dark images, of at most {images.max()} if white is 255")
+    return images, labels
+
+
+def problem_of(images):
+    """Return why an array is not one of images, and what to do; or an empty text."""
+    shape, dtype = images.shape, images.dtype
+    layout = "accepted: (n, height, width) or (n, height, width, 1 or 3)"
+    if dtype.kind not in "buif" or images.size == 0 or len(shape) not in (2, 3, 4):
+        return f"{layout}, of numbers"
+    if len(shape) == 2:
+        return f"flat images, IMAGES.reshape(-1, HEIGHT, WIDTH); {layout}"
+    if len(shape) == 4 and shape[3] not in (1, 3):
+        if shape[1] in (1, 3):
+            return f"channels first, IMAGES.transpose(0, 2, 3, 1); {layout}"
+        if shape[3] in (2, 4):
+            return f"alpha, which IMAGES[..., :{shape[3] - 1}] leaves out; {layout}"
+        return layout
+    if min(shape[1:3]) < 8 or max(shape[1:3]) > 256:
+        return "accepted: sides of 8 to 256; examples/pictures_to_npz.py resizes or crops"
+    low, high = images.min(), images.max()
+    accepted = "accepted: uint8 0 to 255, floats 0 to 1, bool"
+    found = f"values {low:.6g} to {high:.6g}"
+    if dtype == np.uint8 and high == 1:
+        return f"{found}, IMAGES.astype(bool) or IMAGES * 255; {accepted}"
+    if dtype in (np.bool_, np.uint8):
+        return ""
+    if dtype.kind == "f" and 0 <= low <= high <= 1:
+        return ""
+    if not np.isfinite([low, high]).all():
+        return f"{found}, not all finite; {accepted}"
+    if low >= 0 and DARK <= high <= 255:
+        advice = "IMAGES / 255" if dtype.kind == "f" else "IMAGES.astype('uint8')"
+        return f"{found}, {advice}; {accepted}"
+    if dtype.kind == "f" and -1 <= low < -0.5 and high <= 1:
+        return f"{found}, (IMAGES + 1) / 2; {accepted}"
+    return f"{found}, (IMAGES - LOW) / (HIGH - LOW); {accepted}"
+
+
+def to_bytes(images):
+    """Return images as uint8; floats and bools from 0 to 1 become 0 to 255."""
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    result = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), 100):  # so many at a time, to save memory
+        part = slice(start, start + 100)
+        result[part] = np.rint(images[part] * 255.0)
+    return result
 
 
 def stateless_seed(seed, purpose, step=0):
@@ -437,11 +553,14 @@ def image_batches(images, indices, size, prepare, seed, purpose, first_step, dro
 
     `indices`, a dataset, has the order of the images; `first_step` numbers the first batch.
     """
-    with tf.device("CPU"):
-        stored = tf.constant(images)
+
+    def take(chosen):
+        return images[chosen]  # from the array itself: a tensor would be a copy in memory
 
     def one_batch(step, chosen):
-        batch = tf.cast(tf.gather(stored, chosen), tf.float32) / 255
+        taken = tf.numpy_function(take, [chosen], tf.uint8, stateful=False)
+        batch = tf.ensure_shape(taken, (*chosen.shape, *images.shape[1:]))
+        batch = tf.cast(batch, tf.float32) / 255
         return prepare(batch, stateless_seed(seed, purpose, step))
 
     settings = tf.data.Options()
@@ -571,6 +690,7 @@ def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=
         print(f"{len(validation):,} to validate, {len(test):,} to test;", end=" ")
         print(f"{sum(network.count_params() for network in networks):,} parameters")
         print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
+        advise_epochs(options, len(train) // options.batch_size)
     try:
         model.fit(
             train_dataset(train, prepare, options, first_epoch),
@@ -585,6 +705,16 @@ def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=
     except KeyboardInterrupt:
         raise KeyboardInterrupt(checkpoints.advice()) from None
     return log, checkpoints
+
+
+def advise_epochs(options, steps_per_epoch):
+    """Tell the user if a run is too short to learn much."""
+    steps = options.epochs * steps_per_epoch
+    enough = EPOCHS * DIGITS_STEPS
+    if steps < FEW_STEPS:
+        epochs = math.ceil(enough / steps_per_epoch)
+        print(f"a short run of {steps:,} steps, where the digits take {enough:,};", end=" ")
+        print(f"for as many, try --epochs {epochs}")
 
 
 class TrainingLog(keras.callbacks.Callback):
@@ -700,8 +830,17 @@ def save(path, write):
     print(f"wrote {path}")
 
 
+def save_figure(path, figure):
+    """Write a matplotlib figure as a picture file."""
+
+    def write(unfinished):
+        figure.savefig(unfinished, dpi=150, bbox_inches="tight")
+
+    save(path, write)
+
+
 def report(options, results, log, parameters):
-    """Print the results, with those to expect of a default run; write them and the history."""
+    """Print the results, and what to expect of a default run; write them and the history."""
     free = ("seed", "resume", "model_dir", "images_dir")
     now, usual = vars(options), vars(parse_options([]))
     is_default = all(now[name] == usual[name] for name in usual if name not in free)
@@ -727,7 +866,7 @@ def report(options, results, log, parameters):
 
 
 def plot_image_rows(path, title, rows, names=(), colours=None):
-    """Plot images in [0, 1], (rows, columns, height, width, channels); `colours` get a bar."""
+    """Plot images in [0, 1], (rows, columns, height, width, channels), with a bar of colours."""
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     count, columns, height, width, channels = tiles.shape
     figure = Figure(figsize=(0.7 * columns + 1, 0.7 * count + 0.5), layout="constrained")
@@ -738,7 +877,7 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes.tick_params(length=0)
     if colours:
         figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def plot_history(path, history):
@@ -746,14 +885,15 @@ def plot_history(path, history):
     figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
     count = len(history["loss"])
     first = 2 if count > 3 else 1  # the first of many epochs would flatten the rest
-    for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
+    plots = figure.subplots(1, len(CURVES))
+    for axes, (name, title) in zip(plots, CURVES.items(), strict=True):
         epochs = range(first, count + 1)
         axes.plot(epochs, history[name][first - 1 :], ".-", label="training")
         axes.plot(epochs, history[f"val_{name}"][first - 1 :], ".-", label="validation")
         axes.set(title=title, xlabel="epoch" if first == 1 else "epoch, from the second on")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 if __name__ == "__main__":

@@ -175,8 +175,10 @@ def build_encoder(shape, latent_dim):
         x = layers.ReLU()(x)
     z_mean = layers.Dense(latent_dim, dtype="float32", name="z_mean")(x)
     start = keras.initializers.Constant(START_LOG_SIGMA)
-    heads = layers.Dense(latent_dim, bias_initializer=start, dtype="float32", name="z_log_sigma")
-    return keras.Model(image, [z_mean, heads(x)], name="encoder")
+    z_log_sigma = layers.Dense(
+        latent_dim, bias_initializer=start, dtype="float32", name="z_log_sigma"
+    )(x)
+    return keras.Model(image, [z_mean, z_log_sigma], name="encoder")
 
 
 FREQUENCY = 4.0  # of the decoder's sines with 2 dimensions, in radians per unit of z
@@ -254,7 +256,8 @@ class VAE(keras.Model):
         self.decoder_logits = decoder_logits
         self.beta = beta
         self.seed = seed
-        self.trackers = [keras.metrics.Mean(name) for name in ("loss", "reconstruction", "kl")]
+        names = ("loss", "reconstruction", "kl")
+        self.trackers = [keras.metrics.Mean(name) for name in names]
 
     @property
     def metrics(self):
@@ -373,7 +376,8 @@ def pca_projection(codes):
     centred = codes - codes.mean(axis=0)
     directions = np.linalg.svd(centred.T @ centred)[2][:2]
     names = ["first principal component of z_mean", "second principal component of z_mean"]
-    return directions, names, f"\nin the plane of two principal components, of {codes.shape[1]}"
+    note = f"\nin the plane of two principal components, of {codes.shape[1]}"
+    return directions, names, note
 
 
 def plot_latent_space(path, codes, labels):
@@ -387,13 +391,13 @@ def plot_latent_space(path, codes, labels):
     axes.add_patch(matplotlib.patches.Circle((0, 0), radius, fill=False, linestyle="--"))
     classes, index = np.unique(labels, return_inverse=True)
     colours = np.array(matplotlib.colormaps["tab10"].colors)[np.arange(len(classes)) % 10]
-    order = np.random.default_rng(0).permutation(len(codes))  # so that no class hides the others
+    order = np.random.default_rng(0).permutation(len(codes))  # no class hides the others
     points = codes @ directions.T
     axes.scatter(*points[order].T, s=8, color=colours[index[order]], linewidths=0)
     if 1 < len(classes) <= 30:
         for number, label in enumerate(classes):
             add_class_label(axes, points[index == number], label, colours[number])
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def add_class_label(axes, points, label, colour):
@@ -410,7 +414,7 @@ def plot_manifold(path, codes, decoder, noun, side=20):
     directions, names, note = pca_projection(codes)
     prior = statistics.NormalDist()
     quantiles = [prior.inv_cdf((step + 0.5) / side) for step in range(side)]
-    across, up = np.meshgrid(quantiles, quantiles[::-1])  # the first row of tiles is the top one
+    across, up = np.meshgrid(quantiles, quantiles[::-1])  # the first row is the top one
     z = np.stack([across, up], axis=-1).reshape(-1, 2) @ directions
     tiles = decoder(tf.constant(z, tf.float32)).numpy()
     _, height, width, channels = tiles.shape
@@ -425,7 +429,7 @@ def plot_manifold(path, codes, decoder, noun, side=20):
     texts = [f"{quantile:.2f}" for quantile in quantiles]
     axes.set_xticks(ticks, texts, rotation=90)
     axes.set_yticks(ticks, texts)
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def plot_all(options, encoder, decoder, images, labels, history):
@@ -496,74 +500,147 @@ def main(options):
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 INITIAL_RATE = 0.04  # of the peak learning rate
+FEW_STEPS = 3000  # a run with fewer gets a line of advice
+DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
+DARK = 64  # of 255: images that have no greater value may be meant otherwise
 EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
 EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
-matplotlib.rcParams.update({"savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
 class InputError(ValueError):
     """A user error; its text names the value and what is accepted."""
 
 
-def load_images(source, limit=None):
+def load_images(source, limit=None, suffix=""):
     """Return training, validation and test images, and the labels of the test images (n,).
 
-    Images are uint8 (n, height, width, 1 or 3). The last twelfth of x_train, at most 5,000, is
-    for validation; without x_test, a random tenth is for the test. `limit` is of training images.
+    Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
+    each with the suffix. Without x_val, the last twelfth of x_train, at most 5,000, is for
+    validation; without x_test, a random tenth is for the test. `limit` is of training images.
     """
-    arrays = read_arrays(source)
-    images, labels = check_images(arrays, "train", source)
-    if "x_test" in arrays:
-        test, test_labels = check_images(arrays, "test", source, images.shape[1:])
+    arrays = open_arrays(source)
+    if f"x_train{suffix}" not in arrays:
+        names = ", ".join(arrays)
+        raise InputError(f"{source} has the arrays {names}; accepted: x_train{suffix}")
+    train, labels = check_images(arrays, f"x_train{suffix}", source)
+    if len(train) < 20:
+        raise InputError(f"{source}: {len(train)} images; accepted: 20 or more")
+    shape = train.shape[1:]
+    if f"x_test{suffix}" in arrays:
+        test, test_labels = check_images(arrays, f"x_test{suffix}", source, shape)
     else:
-        order = np.random.default_rng(0).permutation(len(images))  # files may be sorted by class
-        held_out, kept = np.split(order, [len(images) // 10])
-        test, test_labels = images[held_out], labels[held_out]
-        images = images[kept]
-    train, validation = np.split(images, [-min(5000, len(images) // 12)])
+        for each in (train, labels):  # both in one order; files may be sorted by class
+            np.random.default_rng(0).shuffle(each)
+        test, train = np.split(train, [len(train) // 10])
+        test_labels = labels[: len(test)]
+    if f"x_val{suffix}" in arrays:
+        validation, _ = check_images(arrays, f"x_val{suffix}", source, shape)
+    else:
+        train, validation = np.split(train, [-min(5000, len(train) // 12)])
     fifth = None if limit is None else limit // 5
     return train[:limit], validation[:fifth], test[:fifth], test_labels[:fifth]
 
 
-def read_arrays(source):
-    """Return those of the arrays x_train, y_train, x_test, y_test that a data set has."""
-    names = ("x_train", "y_train", "x_test", "y_test")
+def open_arrays(source):
+    """Return a mapping of names to arrays: of Keras, or of an .npz or .npy file."""
     bundled = Path(__file__).resolve().parent / "data/mnist.npz"
     path = bundled if source == "mnist" else Path(source)
     try:
         if source in ("mnist", "fashion_mnist") and not path.is_file():
             train, test = getattr(keras.datasets, source).load_data()
+            names = ("x_train", "y_train", "x_test", "y_test")
             return dict(zip(names, (*train, *test), strict=True))
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}
-    except Exception as error:  # zipfile, zlib, NumPy and Keras raise many types of errors
-        text = f"--data {source}: no mnist, fashion_mnist or .npz: {error!r}"
-        raise InputError(text) from error
+        with path.open("rb") as file:  # NumPy would take other files for pickles, and say so
+            if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
+                raise ValueError("a file of another kind")
+        arrays = np.load(path, allow_pickle=False)
+    except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
+        accepted = "accepted: mnist, fashion_mnist, an .npz or .npy file"
+        advice = "examples/pictures_to_npz.py makes one of folders and other files, or says how"
+        raise InputError(f"--data {source}: {accepted}; {error}; {advice}") from error
+    if isinstance(arrays, np.ndarray):
+        return {"x_train": arrays}
+    if len(arrays) == 1 and not {"x_train", "x_val", "x_test"}.intersection(arrays):
+        return {"x_train": read_array(arrays, *arrays, source)}
+    return arrays
 
 
-def check_images(arrays, part, source, shape=None):
-    """Return the images "train" or "test", uint8 (n, *shape), and their labels (n,)."""
-    images = np.asarray(arrays.get(f"x_{part}"))
-    labels = arrays.get(f"y_{part}")
-    found = f"x_{part} is {images.dtype} {images.shape}, with labels {np.shape(labels)}"
-    accepted = "(n, height, width) or (..., 1 or 3), uint8 or 0 to 1, sides 8 to 256"
-    if images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all():
-        images = np.rint(images * 255).astype(np.uint8)
+def read_array(arrays, name, source):
+    """Return one array of a file, which may be damaged."""
+    try:
+        return np.asarray(arrays[name])
+    except Exception as error:  # zipfile, zlib and NumPy raise many types of errors
+        text = f"{source}: {name} cannot be read; accepted: an array of numbers or text"
+        raise InputError(f"{text}, never of Python objects (pickle); {error}") from error
+
+
+def check_images(arrays, name, source, shape=None):
+    """Return the images of an array, uint8 (n, *shape), and their labels (n,)."""
+    images = read_array(arrays, name, source)
+    found = f"{source}: {name} is {images.dtype} {images.shape}"
+    if problem := problem_of(images):
+        raise InputError(f"{found}: {problem}")
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    count, *sides, channels = images.shape if images.ndim == 4 else (0, 0, 0)
-    if images.dtype != np.uint8 or channels not in (1, 3):
-        raise InputError(f"{source}: {found}; accepted: {accepted}")
-    if min(sides) < 8 or max(sides) > 256:
-        raise InputError(f"{source}: {found}; accepted: {accepted}")
     if shape and images.shape[1:] != shape:
-        raise InputError(f"{source}: {found}; accepted: images {shape}, as in x_train")
-    if count < (20 if part == "train" else 1):
-        raise InputError(f"{source}: {found}; accepted: 20 images or more, or no x_test")
-    labels = np.zeros(count, np.uint8) if labels is None else np.ravel(labels)
-    if len(labels) != count:
-        raise InputError(f"{source}: {found}; accepted: a label for each image")
-    return np.ascontiguousarray(images), labels
+        raise InputError(f"{found}; accepted: images of shape {shape}")
+    label_name = name.replace("x", "y", 1)
+    labels = np.zeros(len(images), np.uint8)
+    if label_name in arrays:
+        labels = np.ravel(read_array(arrays, label_name, source))
+    if len(labels) != len(images):
+        text = f"{label_name} has {len(labels)} labels"
+        raise InputError(f"{found}, {text}; accepted: one for each image")
+    images = to_bytes(images)
+    if images.max() < DARK:
+        print(f"{found}: dark images, of at most {images.max()} if white is 255")
+    return images, labels
+
+
+def problem_of(images):
+    """Return why an array is not one of images, and what to do; or an empty text."""
+    shape, dtype = images.shape, images.dtype
+    layout = "accepted: (n, height, width) or (n, height, width, 1 or 3)"
+    if dtype.kind not in "buif" or images.size == 0 or len(shape) not in (2, 3, 4):
+        return f"{layout}, of numbers"
+    if len(shape) == 2:
+        return f"flat images, IMAGES.reshape(-1, HEIGHT, WIDTH); {layout}"
+    if len(shape) == 4 and shape[3] not in (1, 3):
+        if shape[1] in (1, 3):
+            return f"channels first, IMAGES.transpose(0, 2, 3, 1); {layout}"
+        if shape[3] in (2, 4):
+            return f"alpha, which IMAGES[..., :{shape[3] - 1}] leaves out; {layout}"
+        return layout
+    if min(shape[1:3]) < 8 or max(shape[1:3]) > 256:
+        return "accepted: sides of 8 to 256; examples/pictures_to_npz.py resizes or crops"
+    low, high = images.min(), images.max()
+    accepted = "accepted: uint8 0 to 255, floats 0 to 1, bool"
+    found = f"values {low:.6g} to {high:.6g}"
+    if dtype == np.uint8 and high == 1:
+        return f"{found}, IMAGES.astype(bool) or IMAGES * 255; {accepted}"
+    if dtype in (np.bool_, np.uint8):
+        return ""
+    if dtype.kind == "f" and 0 <= low <= high <= 1:
+        return ""
+    if not np.isfinite([low, high]).all():
+        return f"{found}, not all finite; {accepted}"
+    if low >= 0 and DARK <= high <= 255:
+        advice = "IMAGES / 255" if dtype.kind == "f" else "IMAGES.astype('uint8')"
+        return f"{found}, {advice}; {accepted}"
+    if dtype.kind == "f" and -1 <= low < -0.5 and high <= 1:
+        return f"{found}, (IMAGES + 1) / 2; {accepted}"
+    return f"{found}, (IMAGES - LOW) / (HIGH - LOW); {accepted}"
+
+
+def to_bytes(images):
+    """Return images as uint8; floats and bools from 0 to 1 become 0 to 255."""
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    result = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), 100):  # so many at a time, to save memory
+        part = slice(start, start + 100)
+        result[part] = np.rint(images[part] * 255.0)
+    return result
 
 
 def stateless_seed(seed, purpose, step=0):
@@ -577,11 +654,14 @@ def image_batches(images, indices, size, prepare, seed, purpose, first_step, dro
 
     `indices`, a dataset, has the order of the images; `first_step` numbers the first batch.
     """
-    with tf.device("CPU"):
-        stored = tf.constant(images)
+
+    def take(chosen):
+        return images[chosen]  # from the array itself: a tensor would be a copy in memory
 
     def one_batch(step, chosen):
-        batch = tf.cast(tf.gather(stored, chosen), tf.float32) / 255
+        taken = tf.numpy_function(take, [chosen], tf.uint8, stateful=False)
+        batch = tf.ensure_shape(taken, (*chosen.shape, *images.shape[1:]))
+        batch = tf.cast(batch, tf.float32) / 255
         return prepare(batch, stateless_seed(seed, purpose, step))
 
     settings = tf.data.Options()
@@ -711,6 +791,7 @@ def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=
         print(f"{len(validation):,} to validate, {len(test):,} to test;", end=" ")
         print(f"{sum(network.count_params() for network in networks):,} parameters")
         print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
+        advise_epochs(options, len(train) // options.batch_size)
     try:
         model.fit(
             train_dataset(train, prepare, options, first_epoch),
@@ -725,6 +806,16 @@ def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=
     except KeyboardInterrupt:
         raise KeyboardInterrupt(checkpoints.advice()) from None
     return log, checkpoints
+
+
+def advise_epochs(options, steps_per_epoch):
+    """Tell the user if a run is too short to learn much."""
+    steps = options.epochs * steps_per_epoch
+    enough = EPOCHS * DIGITS_STEPS
+    if steps < FEW_STEPS:
+        epochs = math.ceil(enough / steps_per_epoch)
+        print(f"a short run of {steps:,} steps, where the digits take {enough:,};", end=" ")
+        print(f"for as many, try --epochs {epochs}")
 
 
 class TrainingLog(keras.callbacks.Callback):
@@ -840,8 +931,17 @@ def save(path, write):
     print(f"wrote {path}")
 
 
+def save_figure(path, figure):
+    """Write a matplotlib figure as a picture file."""
+
+    def write(unfinished):
+        figure.savefig(unfinished, dpi=150, bbox_inches="tight")
+
+    save(path, write)
+
+
 def report(options, results, log, parameters):
-    """Print the results, with those to expect of a default run; write them and the history."""
+    """Print the results, and what to expect of a default run; write them and the history."""
     free = ("seed", "resume", "model_dir", "images_dir")
     now, usual = vars(options), vars(parse_options([]))
     is_default = all(now[name] == usual[name] for name in usual if name not in free)
@@ -867,7 +967,7 @@ def report(options, results, log, parameters):
 
 
 def plot_image_rows(path, title, rows, names=(), colours=None):
-    """Plot images in [0, 1], (rows, columns, height, width, channels); `colours` get a bar."""
+    """Plot images in [0, 1], (rows, columns, height, width, channels), with a bar of colours."""
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     count, columns, height, width, channels = tiles.shape
     figure = Figure(figsize=(0.7 * columns + 1, 0.7 * count + 0.5), layout="constrained")
@@ -878,7 +978,7 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes.tick_params(length=0)
     if colours:
         figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 def plot_history(path, history):
@@ -886,14 +986,15 @@ def plot_history(path, history):
     figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
     count = len(history["loss"])
     first = 2 if count > 3 else 1  # the first of many epochs would flatten the rest
-    for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
+    plots = figure.subplots(1, len(CURVES))
+    for axes, (name, title) in zip(plots, CURVES.items(), strict=True):
         epochs = range(first, count + 1)
         axes.plot(epochs, history[name][first - 1 :], ".-", label="training")
         axes.plot(epochs, history[f"val_{name}"][first - 1 :], ".-", label="validation")
         axes.set(title=title, xlabel="epoch" if first == 1 else "epoch, from the second on")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
-    save(path, figure.savefig)
+    save_figure(path, figure)
 
 
 if __name__ == "__main__":

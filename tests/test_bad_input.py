@@ -52,19 +52,19 @@ def bad_files(folder):
     yield "truncated", whole[: len(whole) // 2], ""
     yield "flipped", whole[:400] + bytes([whole[400] ^ 8]) + whole[401:], ""
     yield "objects", npz(scratch, x_train=np.array([GREY, None], dtype=object)), "pickle"
-    yield "no_x_train", npz(scratch, x=GREY), "x_train"
+    yield "no_x_train", npz(scratch, a=GREY, b=GREY), "the arrays a, b; accepted: x_train"
     yield "scalar", npz(scratch, x_train=np.uint8(3)), "uint8 ()"
     yield "flat", npz(scratch, x_train=GREY.reshape(40, -1)), "(40, 784)"
     yield "two_channels", npz(scratch, x_train=np.zeros((40, 28, 28, 2), np.uint8)), "28, 2)"
     yield "small", npz(scratch, x_train=np.zeros((40, 7, 28), np.uint8)), "(40, 7, 28)"
     yield "large", npz(scratch, x_train=np.zeros((20, 257, 8), np.uint8)), "(20, 257, 8)"
-    yield "few", npz(scratch, x_train=GREY[:19]), "(19, 28, 28)"
+    yield "few", npz(scratch, x_train=GREY[:19]), "19 images; accepted: 20 or more"
     yield "int64", npz(scratch, x_train=GREY.astype(int)), "int64"
     yield "not_a_number", npz(scratch, x_train=NOT_A_NUMBER), "float32"
     yield "out_of_range", npz(scratch, x_train=GREY + np.float32(255)), "0 to 1"
     yield "other_test", npz(scratch, x_train=GREY, x_test=GREY[:, 1:]), "(40, 27, 28)"
     yield "empty_test", npz(scratch, x_train=GREY, x_test=GREY[:0]), "x_test"
-    yield "few_labels", npz(scratch, x_train=GREY, y_train=np.zeros(3)), "labels (3,)"
+    yield "few_labels", npz(scratch, x_train=GREY, y_train=np.zeros(3)), "y_train has 3 labels"
     bytes_inside = io.BytesIO()
     with zipfile.ZipFile(bytes_inside, "w") as archive:
         archive.writestr("x_train", pickle.dumps(GREY))
@@ -90,7 +90,7 @@ def test_a_bad_file_and_a_folder_from_the_command_line(tmp_path):
     (tmp_path / "scratch.npz").write_bytes(content)
     (tmp_path / "photos").mkdir()
     refused(run(VAE, "--data", "scratch.npz", cwd=tmp_path), "scratch.npz", "pickle")
-    refused(run(DENOISER, "--data", "photos", cwd=tmp_path), "photos", "IsADirectory")
+    refused(run(DENOISER, "--data", "photos", cwd=tmp_path), "photos", "Is a directory")
     assert {path.name for path in tmp_path.iterdir()} == {"scratch.npz", "photos"}
 
 
