@@ -4,6 +4,7 @@ Only the standard library is imported at the top, so that --help and mistakes an
 """
 
 import argparse
+import collections
 import contextlib
 import faulthandler
 import io
@@ -11,10 +12,14 @@ import json
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-MNIST = Path(__file__).resolve().parent.parent / "data" / "mnist.npz"
-FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")  # of pictures to read
+SCRIPTS = Path(__file__).resolve().parent.parent  # folder of the two scripts
+MNIST = SCRIPTS / "data" / "mnist.npz"
+FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # of pictures
+DARK = 64  # pictures that have no greater value may be of another range
+WORKERS = min(4, os.cpu_count() or 1)  # pictures that are read at a time
 SHOW_ALL = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # the user wants to see what TensorFlow prints
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -66,12 +71,25 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--output", type=Path, required=True, metavar=metavar, help=text)
         self.add_argument("--force", action="store_true", help="overwrite existing files")
 
+    def add_range(self):
+        """Add --range, how to read pictures."""
+        text = "values that become black and white (default: the output says what was used)"
+        self.add_argument("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
+
+    def add_skip_unreadable(self):
+        """Add --skip-unreadable; without it, a damaged picture ends the script."""
+        text = "go on without pictures that cannot be read"
+        self.add_argument("--skip-unreadable", action="store_true", help=text)
+
     def parse_args(self, arguments=None):
         """Return the options; a wrong one or a missing model ends the script.
 
         The default of --images-dir keeps the pictures of the default models from being replaced.
         """
         options = super().parse_args(arguments)
+        low, high = vars(options).get("range") or (0, 1)
+        if not low < high:
+            fail(f"--range {low:g} {high:g}: accepted: a lower and a higher number")
         model_dir = vars(options).get("model_dir")
         need_models(model_dir, self.models)
         if vars(options).get("images_dir", "no such option") is None:
@@ -174,27 +192,48 @@ def read_npz(path):
         fail(f"{path} cannot be read: {error}")
 
 
+def import_script():
+    """Return VariationalAutoEncoder_tf2.py as a module: it reads data as in training."""
+    sys.path.append(str(SCRIPTS))
+    with quiet_imports():
+        import VariationalAutoEncoder_tf2
+    return VariationalAutoEncoder_tf2
+
+
+def image_parts(path):
+    """Return which of x_train, x_val and x_test a file of images has."""
+    script = import_script()
+    try:
+        arrays = script.open_arrays(str(path))
+    except script.InputError as error:
+        fail(error)
+    return [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
+
+
 def read_images(path, part, shape):
-    """Return images x_`part` of an .npz file and their labels (n,), zeros if it has none.
+    """Return images x_`part` of a file, and their labels (n,), zeros if it has none.
 
     The images are float32 in [0, 1], (n, *shape), where `shape` is (height, width, channels).
     """
     import numpy as np
 
-    arrays = read_npz(path)
-    if f"x_{part}" not in arrays:
+    if part not in image_parts(path):
         fail(f"{path} has no array x_{part}")
-    images = arrays[f"x_{part}"]
-    labels = arrays.get(f"y_{part}", np.zeros(len(images), np.uint8)).ravel()
-    shapes = [shape, shape[:2]] if shape[2] == 1 else [shape]
-    is_bytes = images.dtype == np.uint8
-    in_range = images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all()
-    if images.size == 0 or images.shape[1:] not in shapes or not (is_bytes or in_range):
-        found = f"{path}: x_{part} is {images.dtype} {images.shape}"
-        fail(f"{found}; accepted: uint8, or floats from 0 to 1, each image {shape}")
-    if len(labels) != len(images):
-        fail(f"{path}: {len(labels)} labels y_{part}; accepted: {len(images)}, one for each image")
-    return images.reshape(-1, *shape).astype(np.float32) / (255 if is_bytes else 1), labels
+    script = import_script()
+    try:
+        arrays = script.open_arrays(str(path))
+        images, labels = script.check_images(arrays, f"x_{part}", path, tuple(shape))
+    except script.InputError as error:
+        fail(error)
+    return np.float32(images) / 255, labels
+
+
+def read_images_to_show(path, shape):
+    """Return images x_test of a file, or x_train if it has no other, as read_images does."""
+    if "test" in image_parts(path):
+        return read_images(path, "test", shape)
+    print(f"{path} has no x_test; images of x_train are shown")
+    return read_images(path, "train", shape)
 
 
 def need_digits(path, labels, count):
@@ -205,26 +244,156 @@ def need_digits(path, labels, count):
 
 
 def find_pictures(folder):
-    """Return the picture files of a folder and its subfolders; hidden files are skipped."""
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in FORMATS]
-    return [path for path in files if not path.name.startswith(".")]
+    """Return the picture files of a folder and its subfolders; what is skipped is counted.
+
+    Hidden files and folders are skipped without a word.
+    """
+    pictures = []
+    skipped = collections.Counter()
+    for path in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if is_hidden or not path.is_file():
+            continue
+        if path.suffix.lower() in FORMATS:
+            pictures.append(path)
+        else:
+            skipped[path.suffix.lower() or "no suffix"] += 1
+    if skipped:
+        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.most_common())
+        print(f"{folder}: skipped {counts}")
+    return pictures
 
 
-def read_picture(path):
-    """Return a picture file as a Pillow image, grey or RGB; a damaged file ends the script."""
+def for_each_picture(paths, work, options):
+    """Call work(path) on several pictures at a time; return {path: result} of the readable ones.
+
+    Ends the script with the names of those that cannot be read, or skips them if the user says so.
+    """
     with quiet_imports():
-        import numpy as np
-        from PIL import Image, ImageOps
-    try:
-        picture = ImageOps.exif_transpose(Image.open(path))  # upright
-        if picture.mode.startswith("I"):  # 16 bits; convert() would keep only the lower 8
-            picture = Image.fromarray(np.uint8(np.asarray(picture) // 256))
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
-    except Exception as error:  # Pillow reports a damaged file in many ways
-        fail(f"{path} cannot be read: {error}; remove it or repair it")
+        from tqdm import tqdm
+
+    def attempt(path):
+        try:
+            return work(path), None
+        except Exception as error:  # Pillow reports a damaged file in many ways
+            return None, error
+
+    results = {}
+    failures = {}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        found = pool.map(attempt, paths)
+        bar = tqdm(found, total=len(paths), unit="picture", disable=None)  # a terminal has one
+        for path, (result, error) in zip(paths, bar, strict=True):
+            if error is None:
+                results[path] = result
+            else:
+                failures[path] = error
+    if failures:
+        names = "; ".join(f"{path}: {error}" for path, error in [*failures.items()][:10])
+        text = f"{len(failures):,} of {len(paths):,} pictures cannot be read ({names})"
+        if "skip_unreadable" not in options:
+            fail(text)
+        if not options.skip_unreadable or not results:
+            fail(f"{text}; repair them, or go on without them by --skip-unreadable")
+        print(f"skipped: {text}")
+    return results
+
+
+def open_picture(path):
+    """Return a picture file as a Pillow image that is not decoded yet, and the kind of its values.
+
+    The kind is "bytes", "integers" (of 16 or 32 bits) or "floats".
+    """
+    from PIL import Image
+
+    picture = Image.open(path)
+    kinds = {"I": "integers", "F": "floats"}
+    return picture, kinds.get(picture.mode[0], "bytes")
+
+
+def value_ranges(paths, options):
+    """Return {kind: (low, high)}, the values of pictures that become black and white.
+
+    For bytes that is 0 and 255, for integers their extremes in all pictures, for floats 0 and 1. A
+    range that the user gives holds for all kinds.
+    """
+    import numpy as np
+
+    def look(path):
+        picture, kind = open_picture(path)
+        with picture:
+            frames = getattr(picture, "n_frames", 1)
+            if kind == "bytes":
+                return kind, 0, 255, frames
+            values = np.asarray(picture)
+            return kind, values.min().item(), values.max().item(), frames
+
+    found = for_each_picture(paths, look, options).values()
+    several = sum(frames > 1 for *_, frames in found)
+    if several:
+        print(f"{several:,} files have several frames or pages; the first of each is used")
+    ranges = {}
+    for kind in sorted({kind for kind, *_ in found}):
+        low = min(low for each, low, _, _ in found if each == kind)
+        high = max(high for each, _, high, _ in found if each == kind)
+        if options.range:
+            low, high = options.range
+        elif kind == "floats":
+            if not (low >= 0 and high <= 1):
+                text = f"pictures of floats from {low:.6g} to {high:.6g}"
+                fail(f"{text}; accepted: 0 to 1, or --range LOW HIGH")
+            low, high = 0, 1
+        ranges[kind] = low, max(high, low + 1e-9)  # a constant picture becomes black
+        if kind != "bytes" or options.range:
+            print(f"pictures of {kind}: {low:.6g} is used as black, {high:.6g} as white")
+    return ranges
+
+
+def read_picture(path, ranges):
+    """Return a picture file as a Pillow image, grey or RGB, upright; alpha is put on white.
+
+    `ranges` are those of value_ranges. Raises what Pillow raises for a damaged file.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    picture, kind = open_picture(path)
+    ImageOps.exif_transpose(picture, in_place=True)
+    is_grey = kind != "bytes" or picture.mode in ("1", "L", "LA", "La")
+    if kind == "bytes" and picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if kind == "bytes":
+        picture = picture.convert("L" if is_grey else "RGB")
+    low, high = ranges[kind]
+    if (low, high) != (0, 255):
+        share = (np.asarray(picture, np.float32) - low) / (high - low)
+        picture = Image.fromarray(np.uint8(np.rint(255 * np.clip(share, 0, 1))))
+    return picture
+
+
+def read_resized_pictures(paths, shape, options):
+    """Return {path: float32 image (*shape) in [0, 1]} of picture files, resized."""
+    import numpy as np
+
+    height, width, channels = shape
+    ranges = value_ranges(paths, options)
+
+    def read(path):
+        picture = read_picture(path, ranges).convert("L" if channels == 1 else "RGB")
+        return np.asarray(picture.resize((width, height))).reshape(shape)
+
+    images = for_each_picture(paths, read, options)
+    need_brightness(max(image.max() for image in images.values()))
+    return {path: np.float32(image) / 255 for path, image in images.items()}
+
+
+def need_brightness(brightest):
+    """End the script if pictures of bytes have only 0 and 1; tell the user if they are dark."""
+    if brightest == 1:
+        fail("the pictures have only the values 0 and 1, of 255; accepted: --range 0 1")
+    if brightest < DARK:
+        print(f"dark pictures: their greatest value is {brightest} of 255; see --range")
 
 
 # ---- Files to write ------------------------------------------------------------------------------
@@ -282,15 +451,15 @@ def save_animation(path, frames, durations):
 
 
 def draw_image_rows(axes, rows, names):
-    """Draw rows of grey images in [0, 1], (rows, columns, height, width), with their names.
+    """Draw rows of images in [0, 1], (rows, columns, height, width, channels), with names.
 
     Each image gets a white edge of one pixel. Return its height and width with the edge.
     """
     import numpy as np
 
-    tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=1)
-    count, columns, height, width = tiles.shape
-    image_grid = tiles.swapaxes(1, 2).reshape(count * height, columns * width)
+    tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
+    count, columns, height, width, channels = tiles.shape
+    image_grid = tiles.swapaxes(1, 2).reshape(count * height, columns * width, channels)
     axes.imshow(image_grid, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=(np.arange(count) + 0.5) * height, yticklabels=names)
     axes.tick_params(length=0)

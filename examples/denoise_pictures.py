@@ -1,6 +1,8 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "pillow>=11"]
+# dependencies = [
+#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "pillow>=11", "tqdm>=4.66,<5",
+# ]
 # ///
 """Denoise picture files with the model that StackedDenoisingAutoEncoder.py saved.
 
@@ -22,6 +24,8 @@ text = "picture or folder of pictures"
 parser.add_argument("paths", type=common.existing, nargs="+", metavar="PATH", help=text)
 parser.add_output("DIR", "folder for the clean pictures")
 parser.add_model_dir("models/denoiser", "model.keras")
+parser.add_range()
+parser.add_skip_unreadable()
 
 
 def find_targets(paths, output):
@@ -68,10 +72,19 @@ def denoise(model, pixels, tile=TILE):
 
 
 def main(options, targets):
+    ranges = common.value_ranges(targets, options)
+
+    def brightness(path):
+        _, brightest = common.read_picture(path, ranges).convert("L").getextrema()
+        return brightest
+
+    brightest = common.for_each_picture(targets, brightness, options)  # tries all before it writes
+    common.need_brightness(max(brightest.values()))
     model = common.load_model(options.model_dir / "model.keras")
     channels = model.input_shape[3]
-    for path, target in targets.items():
-        picture = common.read_picture(path).convert("L" if channels == 1 else "RGB")
+    for path in brightest:
+        target = targets[path]
+        picture = common.read_picture(path, ranges).convert("L" if channels == 1 else "RGB")
         clean = denoise(model, np.atleast_3d(np.asarray(picture)))
         with common.new_file(target) as unfinished:
             Image.fromarray(clean[..., 0] if channels == 1 else clean).save(unfinished)

@@ -6,8 +6,8 @@
 
     python examples/encode_images.py data/mnist.npz --output codes.npz
 
-Encodes x_train and then x_test. Writes arrays z_mean and z_log_sigma (n, latent_dim) and, if the
-file has them, the labels (n,).
+Encodes x_train, x_val and x_test, one after the other. Writes arrays z_mean and z_log_sigma
+(n, latent_dim), and labels (n,), zeros if the file has none.
 """
 
 import common
@@ -24,17 +24,14 @@ with common.quiet_imports():
 
 
 def main(options):
-    arrays = common.read_npz(options.path)
-    parts = [part for part in ("train", "test") if f"x_{part}" in arrays]
-    if not parts:
-        common.fail(f"{options.path} has no array x_train or x_test")
+    parts = common.image_parts(options.path)
     encoder = common.load_model(options.model_dir / "encoder.keras")
     shape = encoder.input_shape[1:]
-    images = [common.read_images(options.path, part, shape)[0] for part in parts]
-    z_mean, z_log_sigma = encoder.predict(np.concatenate(images), batch_size=500, verbose=0)
+    found = [common.read_images(options.path, part, shape) for part in parts]
+    images = np.concatenate([images for images, _ in found])
+    z_mean, z_log_sigma = encoder.predict(images, batch_size=500, verbose=0)
     codes = {"z_mean": z_mean, "z_log_sigma": z_log_sigma}
-    if all(f"y_{part}" in arrays for part in parts):
-        codes["labels"] = np.concatenate([arrays[f"y_{part}"] for part in parts])
+    codes["labels"] = np.concatenate([labels for _, labels in found])
     print(f"codes of {len(z_mean):,} images")
     with common.new_file(options.output) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **codes)

@@ -58,7 +58,7 @@ def main(options):
     shape = encoder.input_shape[1:]
     if shape[0] != shape[1]:
         common.fail(f"{options.model_dir}: accepted: models of square images")
-    digits, labels = common.read_images(options.data, "test", shape)
+    digits, labels = common.read_images_to_show(options.data, shape)
     digits, labels = digits[:POINTS], labels[:POINTS]
     codes, _ = encoder.predict(digits, batch_size=500, verbose=0)
     classes, indices = np.unique(labels, return_inverse=True)

@@ -1,7 +1,8 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
-#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
+#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
+#     "pillow>=11", "tqdm>=4.66,<5",
 # ]
 # ///
 """Two ways through the latent plane: lines between digits, and an animated round tour.
@@ -11,6 +12,10 @@
 Opens the VAE that VariationalAutoEncoder_tf2.py saved. Draws vae_interpolation.png, digits decoded
 along the line between pairs of test digits of different classes, and vae_tour.gif, a point on a
 closed path over the codes with the decoded digit beside it.
+
+Between two pictures of your own, resized for the model, which may have any number of dimensions:
+
+    python examples/latent_tour.py --from a.png --to b.png --model-dir out
 """
 
 import common
@@ -19,8 +24,13 @@ parser = common.Parser(__doc__)
 parser.add_model_dir("models/vae", "encoder.keras", "decoder.keras")
 parser.add_images_dir()
 parser.add_data()
+parser.add_argument("--from", dest="first", type=common.existing, metavar="FILE", help="picture")
+parser.add_argument("--to", dest="last", type=common.existing, metavar="FILE", help="picture")
+parser.add_range()
 if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
+    if (options.first is None) != (options.last is None):
+        common.fail("--from and --to; accepted: both or none")
 with common.quiet_imports():
     import numpy as np
     from matplotlib.figure import Figure
@@ -31,21 +41,19 @@ STEPS = 14  # digits from one to the other
 FRAMES, FPS = 150, 15
 
 
-def draw_interpolation(path, digits, labels, codes, decoder):
-    """Draw a row for each pair: a test digit, digits decoded on the line between, a test digit."""
+def draw_interpolation(path, images, codes, pairs, names, decoder):
+    """Draw a row for each pair of indices: an image, what is decoded on the line, an image."""
     share = np.linspace(0, 1, STEPS)[:, np.newaxis]
     rows = []
-    for pair in PAIRS:
-        first, last = (np.flatnonzero(labels == label)[1] for label in pair)
+    for first, last in pairs:
         between = decoder.predict((1 - share) * codes[first] + share * codes[last], verbose=0)
-        rows.append(np.concatenate([digits[[first]], between, digits[[last]]])[..., 0])
-    figure = Figure(figsize=(0.62 * STEPS + 1.84, 0.62 * len(PAIRS) + 0.5), layout="constrained")
-    title = "From one test digit to another (framed), decoded on the way"
+        rows.append(np.concatenate([images[[first]], between, images[[last]]]))
+    figure = Figure(figsize=(0.62 * STEPS + 1.84, 0.62 * len(pairs) + 0.5), layout="constrained")
+    title = "From one image to another (framed), decoded on the way"
     axes = figure.add_subplot(title=title, frame_on=False)
-    names = [f"{start} → {end}" for start, end in PAIRS]
     height, width = common.draw_image_rows(axes, rows, names)
     style = {"fill": False, "edgecolor": "tab:orange", "linewidth": 2}
-    for row in range(len(PAIRS)):
+    for row in range(len(pairs)):
         for column in (0, STEPS + 1):
             corner = (column * width - 0.5, row * height - 0.5)
             axes.add_patch(Rectangle(corner, width, height, **style))
@@ -87,11 +95,23 @@ def draw_tour(path, labels, codes, decoder):
 
 
 def main(options):
+    path = options.images_dir / "vae_interpolation.png"
+    if options.first:
+        encoder = common.load_model(options.model_dir / "encoder.keras")
+        decoder = common.load_model(options.model_dir / "decoder.keras")
+        pictures = [options.first, options.last]
+        found = common.read_resized_pictures(pictures, encoder.input_shape[1:], options)
+        images = np.stack([found[each] for each in pictures])
+        codes, _ = encoder.predict(images, verbose=0)
+        draw_interpolation(path, images, codes, [(0, 1)], [""], decoder)
+        return
     encoder, decoder = common.load_plane(options.model_dir)
     digits, labels = common.read_images(options.data, "test", encoder.input_shape[1:])
     common.need_digits(options.data, labels, 2)
     codes, _ = encoder.predict(digits, batch_size=500, verbose=0)
-    draw_interpolation(options.images_dir / "vae_interpolation.png", digits, labels, codes, decoder)
+    pairs = [[np.flatnonzero(labels == label)[1] for label in pair] for pair in PAIRS]
+    names = [f"{first} → {last}" for first, last in PAIRS]
+    draw_interpolation(path, digits, codes, pairs, names, decoder)
     draw_tour(options.images_dir / "vae_tour.gif", labels, codes, decoder)
 
 

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
 #     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
-#     "scikit-learn>=1.6,<2",
+#     "scikit-learn>=1.6,<2", "pillow>=11", "tqdm>=4.66,<5",
 # ]
 # ///
 """Find unusual images with both models, and measure how well that works.
@@ -14,8 +14,16 @@ nats, and the denoiser's mean squared error. Draws odd_ones_out.png, the 40 odde
 beside 40 typical ones, and prints a table of how well the scores tell test digits from other
 images: digits turned by 90 degrees, digits mirrored, Fashion-MNIST if Keras has it in its cache,
 and noise.
+
+With images of your own, it writes odd_ones_out.csv, the negative IWAE bound of each, and marks
+those above a threshold, from the images that the VAE was validated on, and not trained on:
+
+    python examples/odd_ones_out.py --data new.npz --model-dir out --false-alarms 0.01
+    python examples/odd_ones_out.py --pictures photos --model-dir out
 """
 
+import csv
+import json
 import os
 from pathlib import Path
 
@@ -23,11 +31,32 @@ import common
 
 parser = common.Parser(__doc__)
 parser.add_integer("--limit", 200, 10000, 2000, "test digits to use")
-models = ("denoiser/model.keras", "vae/encoder.keras", "vae/decoder.keras")
-parser.add_model_dir("models", *models)
+own = parser.add_mutually_exclusive_group()
+own.add_argument("--data", type=common.existing, metavar="FILE", help="score these images")
+own.add_argument("--pictures", type=common.existing, metavar="DIR", help="score these pictures")
+text = "share of usual images above the threshold (default: 0.01)"
+parser.add_argument("--false-alarms", type=float, default=0.01, metavar="SHARE", help=text)
+parser.add_range()
+parser.add_skip_unreadable()
+parser.add_model_dir("models")
 parser.add_images_dir()
+
+
+def vae_folder(options):
+    """Return the folder of the VAE: --model-dir itself, or its subfolder vae."""
+    subfolder = options.model_dir / "vae"
+    return subfolder if subfolder.is_dir() else options.model_dir
+
+
 if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
+    if not 0 < options.false_alarms < 1:
+        common.fail(f"--false-alarms {options.false_alarms}: accepted: between 0 and 1")
+    common.need_models(vae_folder(options), ("encoder.keras", "decoder.keras"))
+    if options.data or options.pictures:
+        common.need_models(vae_folder(options), ("metrics.json",))
+    else:
+        common.need_models(options.model_dir, ("denoiser/model.keras",))
 with common.quiet_imports():
     import keras
     import numpy as np
@@ -133,7 +162,58 @@ def draw_digits(path, digits, labels, scores):
         figure.savefig(unfinished, dpi=100)
 
 
+def validation_images(folder):
+    """Return the images that the VAE in a folder was validated on, (n, ...) in [0, 1]."""
+    settings = json.loads((folder / "metrics.json").read_text())
+    script = common.import_script()
+    try:
+        _, validation, *_ = script.load_images(settings["data"], settings["limit"])
+    except script.InputError as error:
+        common.fail(f"the images that the VAE was trained on: {error}")
+    return np.float32(validation) / 255
+
+
+def own_images(options, shape):
+    """Yield (name, image (*shape) in [0, 1]) of the user's file or pictures."""
+    if options.pictures:
+        paths = common.find_pictures(options.pictures)
+        if not paths:
+            common.fail(f"{options.pictures} has no pictures")
+        yield from common.read_resized_pictures(paths, shape, options).items()
+        return
+    for part in common.image_parts(options.data):
+        images, _ = common.read_images(options.data, part, shape)
+        for index, image in enumerate(images):
+            yield f"x_{part}[{index}]", image
+
+
+def score_own_images(options):
+    """Write odd_ones_out.csv: name, score in nats, and whether the image is odd."""
+    folder = vae_folder(options)
+    encoder = common.load_model(folder / "encoder.keras")
+    decoder = common.load_model(folder / "decoder.keras")
+    names, images = zip(*own_images(options, encoder.input_shape[1:]), strict=True)
+    usual = validation_images(folder)
+    _, usual_scores = vae_scores(encoder, decoder, usual)
+    threshold = np.quantile(usual_scores, 1 - options.false_alarms, method="higher")
+    _, scores = vae_scores(encoder, decoder, np.stack(images))
+    odd = scores > threshold
+    text = f"threshold: {threshold:.2f} nats, from {len(usual):,} validation images"
+    print(f"{text}; above it: {odd.sum():,} of {len(odd):,} images")
+    if len(usual) * options.false_alarms < 1:
+        print("that is their greatest score: for so few false alarms there are too few of them")
+    path = options.images_dir / "odd_ones_out.csv"
+    with common.new_file(path) as unfinished, unfinished.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "negative IWAE bound, nats", "odd"])
+        for row in zip(names, np.round(scores, 4), odd, strict=True):
+            writer.writerow(row)
+
+
 def main(options):
+    if options.data or options.pictures:
+        score_own_images(options)
+        return
     encoder = common.load_model(options.model_dir / "vae/encoder.keras")
     decoder = common.load_model(options.model_dir / "vae/decoder.keras")
     denoiser = common.load_model(options.model_dir / "denoiser/model.keras")

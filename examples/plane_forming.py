@@ -13,9 +13,7 @@ each epoch, the codes of up to 3,000 test digits, coloured by class, beside the 
 """
 
 import statistics
-import sys
 import tempfile
-from pathlib import Path
 
 import common
 
@@ -25,12 +23,11 @@ parser.add_integer("--limit", 10, 55000, 20000, "the first N training images")
 parser.add_images_dir("images")
 if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # of the script
 with common.quiet_imports():
     import keras
     import numpy as np
     from matplotlib.figure import Figure
-import VariationalAutoEncoder_tf2 as vae_script
+vae_script = common.import_script()
 
 SIDE = 12  # decoded tiles along each axis
 

@@ -2,10 +2,8 @@
 
 import ast
 import gzip
-import re
 import shutil
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -51,40 +49,76 @@ def test_a_folder_becomes_a_data_set(place):
     arrays = arrays_of(place / "photos.npz")
     assert arrays["x_train"].shape == (40, 10, 12, 3)  # GIF files come in colours
     assert sorted(arrays["y_train"]) == ["a"] * 20 + ["b"] * 20
-    expected = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
-    np.testing.assert_array_equal(arrays["x_train"][0, ..., 0], expected)
+    assert len(set(arrays["y_train"][:8])) == 2  # in random order
+    expected = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)  # 00.png
+    same = [(image[..., 0] == expected).all() for image in arrays["x_train"]]
+    assert sum(same) == 1 and arrays["y_train"][np.argmax(same)] == "a"
     process = example("pictures_to_npz", "photos", "--output", "photos.npz", cwd=place)
     refused(process, "photos.npz exists; --force overwrites it")
 
 
 def test_sizes_crops_and_grey(tmp_path):
     draw(tmp_path / "in" / "1.png", (20, 30), "RGB")
-    pixels = draw(tmp_path / "in" / "2.png", (10, 12), "RGB", seed=1)
-    refused(
-        example("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path), "2 sizes", "--crop"
-    )
-    worked("pictures_to_npz", "in", "--output", "x.npz", "--size", 9, "--grey", cwd=tmp_path)
+    draw(tmp_path / "in" / "2.png", (10, 12), "RGB", seed=1)
+    words = ["in", "--output", "x.npz"]
+    refused(example("pictures_to_npz", *words, cwd=tmp_path), "2 sizes", "--crop")
+    worked("pictures_to_npz", *words, "--size", 9, "--grey", cwd=tmp_path)
     assert arrays_of(tmp_path / "x.npz")["x_train"].shape == (2, 9, 9, 1)
-    words = ["in", "--output", "x.npz", "--crop", 8, "--count", 300, "--force"]
-    worked("pictures_to_npz", *words, cwd=tmp_path)
-    crops = arrays_of(tmp_path / "x.npz")["x_train"]
-    assert crops.shape == (300, 8, 8, 3)
-    places = {bytes(pixels[y : y + 8, x : x + 8]) for y in range(5) for x in range(3)}
-    share = np.mean([bytes(crop) in places for crop in crops])
-    assert 0.01 < share < 0.13  # 15 of 314 places
     words = ["in", "--output", "y.npz", "--crop", 40]
-    refused(example("pictures_to_npz", *words, cwd=tmp_path), "--crop 40: all pictures are smaller")
+    process = example("pictures_to_npz", *words, cwd=tmp_path)
+    refused(process, "2 pictures with sides under 120 pixels; accepted: sides of 120")
 
 
-def test_alpha_sixteen_bits_and_cameras(tmp_path):
+def test_the_crops_of_few_pictures_share_no_pixel(tmp_path):
+    """Of one picture, whose pixels are all different, and of one that is too small to be cut."""
+    large = np.arange(60 * 20, dtype=np.uint32).reshape(60, 20)
+    colours = np.stack([large % 251, large // 251, np.full_like(large, 9)], axis=-1)
     (tmp_path / "in").mkdir()
-    Image.fromarray(np.zeros((9, 9, 4), np.uint8)).save(tmp_path / "in" / "1.png")
-    wide = np.random.default_rng(0).integers(0, 2**16, (9, 9), dtype=np.uint16)
-    Image.fromarray(wide).save(tmp_path / "in" / "2.png")
-    worked("pictures_to_npz", "in", "--output", "x.npz", "--grey", cwd=tmp_path)
-    transparent, scan = arrays_of(tmp_path / "x.npz")["x_train"][..., 0]
-    assert (transparent == 255).all()
-    np.testing.assert_array_equal(scan, wide >> 8)
+    Image.fromarray(np.uint8(colours)).save(tmp_path / "in" / "1.png")
+    draw(tmp_path / "in" / "2.png", (10, 12), "RGB", seed=1)
+    words = ["in", "--output", "x.npz", "--crop", 8, "--count", 300]
+    worked("pictures_to_npz", *words, cwd=tmp_path)
+    arrays = arrays_of(tmp_path / "x.npz")
+    shapes = {name: arrays[name].shape for name in ("x_train", "x_val", "x_test")}
+    assert shapes == {"x_train": (300, 8, 8, 3), "x_val": (30, 8, 8, 3), "x_test": (30, 8, 8, 3)}
+    pixels = {name: {*map(bytes, arrays[name].reshape(-1, 3))} for name in shapes}
+    assert not pixels["x_train"] & pixels["x_test"]
+    assert not pixels["x_train"] & pixels["x_val"] and not pixels["x_val"] & pixels["x_test"]
+    from_large = np.mean([crop[0, 0, 2] == 9 for crop in arrays["x_train"]])
+    assert 0.92 < from_large < 1  # 37 x 13 places, and 5 x 3 in the small one
+
+
+def test_the_crops_of_many_pictures_are_of_other_pictures(tmp_path):
+    for index in range(20):
+        pixels = np.full((12, 12), index, np.uint8)
+        pixels[0, 0] = 255
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{index}.png")
+    words = ["in", "--output", "x.npz", "--crop", 8, "--count", 400]
+    worked("pictures_to_npz", *words, cwd=tmp_path)
+    arrays = arrays_of(tmp_path / "x.npz")
+    found = {name: {*arrays[name][:, 4, 4, 0]} for name in ("x_train", "x_val", "x_test")}
+    assert [len(each) for each in found.values()] == [16, 2, 2]
+    assert len(set.union(*found.values())) == 20
+
+
+def test_alpha_and_cameras(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((9, 12, 4), np.uint8)).save(tmp_path / "in" / "1.png")
+    turned = Image.fromarray(np.full((12, 9, 3), 7, np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    turned.save(tmp_path / "in" / "2.jpg", exif=exif)
+    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
+    means = sorted(image.mean() for image in arrays_of(tmp_path / "x.npz")["x_train"])
+    assert means == pytest.approx([7, 255], abs=1)
+    for path in (tmp_path / "in").iterdir():
+        path.unlink()
+    Image.fromarray(np.full((9, 9, 2), (50, 255), np.uint8)).save(tmp_path / "in" / "grey.png")
+    words = ["in", "--output", "x.npz", "--force"]
+    worked("pictures_to_npz", *words, cwd=tmp_path)
+    images = arrays_of(tmp_path / "x.npz")["x_train"]
+    assert images.shape == (1, 9, 9, 1) and (images == 50).all()
 
 
 def test_folders_with_nothing_to_read(tmp_path):
@@ -93,7 +127,10 @@ def test_folders_with_nothing_to_read(tmp_path):
     refused(example("pictures_to_npz", *words, cwd=tmp_path), "in has no pictures", ".png")
     draw(tmp_path / "in" / "good.png")
     (tmp_path / "in" / "half.png").write_bytes((tmp_path / "in" / "good.png").read_bytes()[:50])
-    refused(example("pictures_to_npz", *words, cwd=tmp_path), "in/half.png cannot be read")
+    refused(
+        example("pictures_to_npz", *words, cwd=tmp_path),
+        "1 of 2 pictures cannot be read (in/half.png",
+    )
     assert not (tmp_path / "x.npz").exists()
 
 
@@ -149,7 +186,7 @@ def test_encoded_images(place, tmp_path):
     worked("encode_images", *words, cwd=place)
     codes, arrays = arrays_of(tmp_path / "codes.npz"), arrays_of(place / "photos.npz")
     encoder = keras.models.load_model(place / MODELS[VAE] / "encoder.keras")
-    z_mean, z_log_sigma = encoder.predict(arrays["x_train"] / 255, verbose=0)
+    z_mean, z_log_sigma = encoder.predict(np.float32(arrays["x_train"]) / 255, verbose=0)
     np.testing.assert_allclose(codes["z_mean"], z_mean, atol=1e-5)
     np.testing.assert_allclose(codes["z_log_sigma"], z_log_sigma, atol=1e-5)
     np.testing.assert_array_equal(codes["labels"], arrays["y_train"])
@@ -167,26 +204,40 @@ def test_no_model(words, place, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_the_recipe_for_idx_files(tmp_path, vae):
-    text = (ROOT / "data" / "README.md").read_text()
-    recipe = re.search(r"```python\n(import gzip.*?)```", text, re.DOTALL).group(1)
+def idx(array):
+    """Return an array of bytes as an IDX file has it."""
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bytes])
+def test_idx_files(compress, tmp_path):
+    suffix = ".gz" if compress is gzip.compress else ""
     draw = np.random.default_rng(0).integers
-    parts = {"train": draw(0, 256, (30, 9, 8)), "t10k": draw(0, 256, (6, 9, 8))}
-    for name, images in parts.items():
-        header, labels = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape), bytes(range(len(images)))
-        with gzip.open(tmp_path / f"{name}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(header + images.astype(np.uint8).tobytes())
-        with gzip.open(tmp_path / f"{name}-labels-idx1-ubyte.gz", "wb") as file:
-            file.write(header[:8] + labels)
-    subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
-    (made,) = tmp_path.glob("*.npz")
-    train, _, test, _ = vae.load_images(str(made), 10**9)
-    np.testing.assert_array_equal(train[..., 0], parts["train"][:28])
-    np.testing.assert_array_equal(test[..., 0], parts["t10k"])
+    expected = {"x_train": draw(0, 256, (30, 9, 8)), "x_test": draw(0, 256, (6, 9, 8))}
+    for name, part in (("train", "train"), ("t10k", "test")):
+        images = expected[f"x_{part}"]
+        labels = expected[f"y_{part}"] = np.arange(len(images))
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            path = tmp_path / "in" / f"{name}-{kind}-ubyte{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(compress(idx(array)))
+    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
+    arrays = arrays_of(tmp_path / "x.npz")
+    assert arrays.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(arrays[name], array)
+    path = tmp_path / "in" / f"train-images-idx3-ubyte{suffix}"
+    worked("pictures_to_npz", path, "--output", "one.npz", cwd=tmp_path)
+    assert arrays_of(tmp_path / "one.npz")["x_train"].shape == (30, 9, 8)
+    path.write_bytes(compress(idx(expected["x_train"])[:-1]))
+    words = ["in", "--output", "no.npz"]
+    refused(example("pictures_to_npz", *words, cwd=tmp_path), "2,159 values", "[30, 9, 8]")
+    assert not (tmp_path / "no.npz").exists()
 
 
 MODEL_FILES = ("denoiser/model", "denoiser/encoder", "vae/encoder", "vae/decoder")
-PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "PIL", "sklearn", "scipy")
+PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "PIL", "sklearn", "scipy", "tqdm")
 WORDS = {  # of a command that gets as far as importing what it needs
     "codes_as_features": "--model-dir .",
     "compare_dimensions": "vae",
@@ -309,7 +360,7 @@ def test_other_models_keep_their_pictures_apart(name, default, bare, tmp_path, m
 
 
 def test_examples_import_nothing_of_the_project_but_common():
-    """One alone loads a script, and common.py imports only the standard library at its top."""
+    """common.py loads a script when asked, and imports only the standard library at its top."""
     project = {path.stem for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py"))}
     imported = {}
     for path in FOLDER.glob("*.py"):
@@ -319,27 +370,29 @@ def test_examples_import_nothing_of_the_project_but_common():
             if isinstance(node, ast.Import):
                 names += [alias.name for alias in node.names]
         imported[path.stem] = {name.split(".")[0] for name in names} & project
-        assert "sys.path" not in path.read_text() or path.stem == "plane_forming"
-    assert imported.pop("common") == set()
-    assert imported.pop("plane_forming") == {"common", VAE.removesuffix(".py")}
+        assert "sys.path" not in path.read_text() or path.stem == "common"
+    assert imported.pop("common") == {VAE.removesuffix(".py")}
     assert all(names == {"common"} for names in imported.values()), imported
     top = ast.parse((FOLDER / "common.py").read_text()).body
     names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
-    assert set(names) <= sys.stdlib_module_names
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize(
     "arrays, text",
     [
-        ({"x_train": np.zeros((5, 8, 8), np.uint8)}, "has no array x_test"),
-        ({"x_test": np.zeros((5, 8, 9), np.uint8)}, "x_test is uint8 (5, 8, 9); accepted: uint8"),
-        ({"x_test": np.zeros((0, 8, 8), np.uint8)}, "x_test is uint8 (0, 8, 8); accepted: uint8"),
-        ({"x_test": np.zeros((5, 8, 8), int)}, "x_test is int64 (5, 8, 8); accepted: uint8"),
-        ({"x_test": np.full((5, 8, 8), 1.5)}, "x_test is float64 (5, 8, 8); accepted: uint8"),
+        ({"x_train": np.zeros((5, 8, 8), np.uint8)}, "a.npz has no array x_test"),
+        (
+            {"x_test": np.zeros((5, 8, 9), np.uint8)},
+            "a.npz: x_test is uint8 (5, 8, 9); accepted: images of shape (8, 8, 1)",
+        ),
+        ({"x_test": np.zeros((0, 8, 8), np.uint8)}, "a.npz: x_test is uint8 (0, 8, 8): accepted"),
+        ({"x_test": np.full((5, 8, 8), 7)}, "a.npz: x_test is int64 (5, 8, 8): values 7 to 7"),
+        ({"x_test": np.full((5, 8, 8), 1.5)}, "a.npz: x_test is float64 (5, 8, 8): values 1.5"),
         (
             {"x_test": np.zeros((5, 8, 8)), "y_test": np.zeros(4)},
-            "4 labels y_test; accepted: 5, one for each image",
+            "y_test has 4 labels; accepted: one for each image",
         ),
     ],
 )
@@ -348,15 +401,14 @@ def test_data_that_a_model_cannot_take(arrays, text, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         module("common").read_images(tmp_path / "a.npz", "test", (8, 8, 1))
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert f"a.npz {text}" in error or f"a.npz: {text}" in error
+    assert error.startswith("error: ") and error.count("\n") == 1 and text in error
 
 
 def test_damaged_data(tmp_path, capsys):
     (tmp_path / "a.npz").write_text("no archive")
     with pytest.raises(SystemExit, match="2"):
         module("common").read_images(tmp_path / "a.npz", "test", (8, 8, 1))
-    assert "a.npz cannot be read: " in capsys.readouterr().err
+    assert "a.npz: accepted: mnist, fashion_mnist, an .npz or .npy" in capsys.readouterr().err
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path, capsys):

@@ -17,7 +17,6 @@ def test_codes_as_features(models, tmp_path, monkeypatch, capsys):
         np.savez(tmp_path / "few.npz", **{name: arrays[name][:1000] for name in arrays.files})
     codes = module("codes_as_features")
     monkeypatch.setattr(codes, "DRAWS", 2)
-    monkeypatch.setitem(codes.matplotlib.rcParams, "savefig.bbox", None)  # which a script has set
     shutil.copytree(models, tmp_path / "models")
     folders = {"model_dir": tmp_path / "models", "images_dir": tmp_path / "new"}
     codes.main(SimpleNamespace(data=tmp_path / "few.npz", limit=800, **folders))

@@ -1,0 +1,395 @@
+"""What people bring: read as they mean it, or refused with a line that says what to do."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import DENOISER, ROOT, VAE, metrics, refused, run, trained
+from PIL import Image
+from running_examples import example, worked
+
+DRAW = np.random.default_rng(0).integers
+GREY = DRAW(0, 256, (40, 12, 12), dtype=np.uint8)
+SMALL = ["--epochs", 1, "--model-dir", "out"]
+
+
+def arrays_of(path):
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+# ---- Arrays, for both scripts --------------------------------------------------------------------
+
+ADVICE = {  # what an array holds, and what the line says
+    "objects": (np.array([GREY, None], dtype=object), "never of Python objects (pickle)"),
+    "flat": (GREY.reshape(40, -1), "flat images, IMAGES.reshape(-1, HEIGHT, WIDTH)"),
+    "channels_first": (DRAW(0, 256, (40, 3, 12, 12), dtype=np.uint8), "transpose(0, 2, 3, 1)"),
+    "four_channels": (DRAW(0, 256, (40, 12, 12, 4), dtype=np.uint8), "IMAGES[..., :3]"),
+    "two_channels": (DRAW(0, 256, (40, 12, 12, 2), dtype=np.uint8), "IMAGES[..., :1]"),
+    "zero_and_one": (np.uint8(GREY > 99), "values 0 to 1, IMAGES.astype(bool) or IMAGES * 255"),
+    "integers": (GREY.astype(int), "int64 (40, 12, 12): values 0 to 255, IMAGES.astype('uint8')"),
+    "sixteen_bits": (np.uint16(GREY) * 16, "values 0 to 4080, (IMAGES - LOW) / (HIGH - LOW)"),
+    "to_255": (GREY.astype(np.float32), "values 0 to 255, IMAGES / 255"),
+    "to_16": (np.round(GREY / 16), "values 0 to 16, (IMAGES - LOW) / (HIGH - LOW)"),
+    "minus_one": (np.float32(GREY / 127.5 - 1), "values -1 to 1, (IMAGES + 1) / 2"),
+    "not_finite": (np.where(GREY > 9, GREY / 255, np.nan), "not all finite"),
+    "text": (np.full(40, "a"), "of numbers"),
+}
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_arrays_that_are_refused(name, vae, tmp_path):
+    array, advice = ADVICE[name]
+    np.savez(tmp_path / "x.npz", x_train=array)
+    with pytest.raises(vae.InputError) as caught:
+        vae.load_images(str(tmp_path / "x.npz"))
+    assert advice in str(caught.value) and "x_train" in str(caught.value)
+
+
+def test_arrays_that_are_accepted(vae, tmp_path):
+    """An .npy file, an .npz file of one array of any name, and images of bool."""
+    np.save(tmp_path / "x.npy", GREY)
+    np.savez(tmp_path / "one.npz", GREY)
+    np.savez(tmp_path / "bool.npz", x_train=GREY > 99)
+    everything = {*map(bytes, GREY)}
+    for name in ("x.npy", "one.npz"):
+        parts = vae.load_images(str(tmp_path / name))[:3]
+        assert {*map(bytes, np.concatenate(parts))} == everything
+    parts = vae.load_images(str(tmp_path / "bool.npz"))[:3]
+    assert {*np.concatenate(parts).ravel()} == {0, 255}
+
+
+def test_dark_images_are_used_with_a_line(vae, tmp_path, capsys):
+    """They may be of another range than 0 to 255."""
+    np.savez(tmp_path / "x.npz", x_train=GREY // 16, x_test=GREY)
+    train, *_ = vae.load_images(str(tmp_path / "x.npz"))
+    np.testing.assert_array_equal(train[..., 0], (GREY // 16)[: len(train)])
+    assert "x_train is uint8 (40, 12, 12): dark images, of at most 15" in capsys.readouterr().out
+
+
+def test_labels_of_objects_are_named(vae, tmp_path):
+    labels = np.array(["a", None] * 20, dtype=object)
+    np.savez(tmp_path / "x.npz", x_train=GREY, y_train=labels)
+    with pytest.raises(vae.InputError, match=r"y_train cannot be read.*never of Python objects"):
+        vae.load_images(str(tmp_path / "x.npz"))
+
+
+def test_validation_images_of_the_users_own(vae, tmp_path):
+    arrays = {"x_train": GREY[:25], "x_val": GREY[25:32], "x_test": GREY[32:]}
+    np.savez(tmp_path / "x.npz", **arrays)
+    parts = vae.load_images(str(tmp_path / "x.npz"))[:3]
+    for part, expected in zip(parts, arrays.values(), strict=True):
+        np.testing.assert_array_equal(part[..., 0], expected)
+
+
+def test_labels_stay_with_their_images(vae, tmp_path):
+    """Without x_test, images and labels are shuffled, one after the other."""
+    images = np.repeat(np.arange(100, dtype=np.uint8), 64).reshape(100, 8, 8) + 2
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=np.arange(100) + 2)
+    _, _, test, labels = vae.load_images(str(tmp_path / "x.npz"))
+    assert len(test) == 10
+    np.testing.assert_array_equal(test[:, 0, 0, 0], labels)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.h5", "train-images-idx3-ubyte", "x.gz", "pictures"])
+def test_files_of_other_kinds(name, tmp_path):
+    """The script names the example, which reads the file or says what to do."""
+    contents = {
+        "x.csv": b"1,2,3\n4,5,6\n",
+        "x.h5": b"\x89HDF\r\n\x1a\n" + bytes(100),
+        "train-images-idx3-ubyte": bytes([0, 0, 8, 3, 0, 0, 0, 9]),
+        "x.gz": b"\x1f\x8b" + bytes(9),
+    }
+    if name == "pictures":
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(contents[name])
+    process = run(VAE, "--data", name, cwd=tmp_path)
+    refused(process, f"--data {name}: ", "examples/pictures_to_npz.py makes one of folders")
+    process = example("pictures_to_npz", name, "--output", "out.npz", cwd=tmp_path)
+    advice = {
+        "x.csv": "x.csv is text: numpy.savez('x.npz', x_train=numpy.loadtxt(",
+        "x.h5": "x.h5 is HDF5: numpy.savez('x.npz', x_train=h5py.File(",
+        "train-images-idx3-ubyte": "train-images-idx3-ubyte has 0 values",
+        "x.gz": "x.gz cannot be read",
+        "pictures": "pictures has no pictures; accepted: .png",
+    }
+    refused(process, advice[name])
+
+
+# ---- Training ------------------------------------------------------------------------------------
+
+
+def test_constant_images_have_finite_metrics(tmp_path):
+    np.save(tmp_path / "blank.npy", np.full((60, 12, 12), 255, np.uint8))
+    trained(DENOISER, "--data", "blank.npy", "--epochs", 30, "--model-dir", "out", cwd=tmp_path)
+    values = [row.split(",")[1:] for row in (tmp_path / "out/history.csv").read_text().split()[1:]]
+    assert np.isfinite(np.array(values, float)).all() and len(values) == 30
+    assert all(np.isfinite(x) for x in metrics(tmp_path / "out").values() if type(x) is float)
+
+
+def test_a_psnr_without_error_is_finite(denoiser):
+    clean = np.ones((2, 8, 8, 1), np.float32)
+    logits = np.full((2, 8, 8, 1), 100, np.float32)
+    np.testing.assert_allclose(denoiser.psnr(clean, logits), denoiser.MAX_PSNR)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A folder with pairs.npz, from two folders of pictures, of which two have no partner."""
+    place = tmp_path_factory.mktemp("pairs")
+    for folder, low in (("clean", 0), ("dirty", 100)):
+        (place / folder / "a").mkdir(parents=True)
+        for index in range(30):
+            pixels = np.clip(GREY[index], low, 255)
+            Image.fromarray(pixels).save(place / folder / "a" / f"{index}.png")
+    (place / "clean" / "a" / "3.png").unlink()
+    (place / "dirty" / "a" / "7.png").unlink()
+    words = ["clean", "--noisy", "dirty", "--output", "pairs.npz"]
+    text = worked("pictures_to_npz", *words, cwd=place)
+    assert "skipped 2 pictures without a partner" in text
+    assert "clean/a/7.png, dirty/a/3.png" in text
+    return place
+
+
+def test_pairs_of_pictures(pairs):
+    arrays = arrays_of(pairs / "pairs.npz")
+    assert arrays["x_train"].shape == arrays["x_train_noisy"].shape == (28, 12, 12, 1)
+    np.testing.assert_array_equal(arrays["x_train_noisy"], np.clip(arrays["x_train"], 100, 255))
+    assert {*map(bytes, arrays["x_train"])} == {*map(bytes, np.delete(GREY[:30], [3, 7], axis=0))}
+    refused(example("pictures_to_npz", ".", "--output", "no.npz", cwd=pairs), "--noisy")
+    words = ["clean", "--noisy", "dirty", "--output", "crops.npz", "--crop", 8, "--count", 50]
+    worked("pictures_to_npz", *words, cwd=pairs)
+    arrays = arrays_of(pairs / "crops.npz")
+    for part, count in (("train", 50), ("val", 5), ("test", 5)):
+        clean, noisy = arrays[f"x_{part}"], arrays[f"x_{part}_noisy"]
+        assert clean.shape == (count, 8, 8, 1)
+        np.testing.assert_array_equal(noisy, np.clip(clean, 100, 255))
+
+
+def test_the_denoiser_trains_on_pairs(pairs, denoiser):
+    """It adds no noise, which the PSNR of the noisy images shows, and refuses --noise."""
+    words = ["--data", "pairs.npz", *SMALL]
+    process = trained(DENOISER, *words, cwd=pairs)
+    assert "pairs.npz has noisy images of its own" in process.stdout
+    clean, noisy = np.split(denoiser.load_pairs(str(pairs / "pairs.npz"), None)[2] / 255, 2, axis=3)
+    expected = np.mean(-10 * np.log10(np.mean((clean - noisy) ** 2, axis=(1, 2, 3))))
+    assert metrics(pairs / "out")["noisy_psnr"] == pytest.approx(expected, rel=1e-4)
+    process = run(DENOISER, *words, "--noise", 0.5, cwd=pairs)
+    refused(process, "--noise 0.5: pairs.npz has noisy images of its own; accepted: no --noise")
+    trained(VAE, "--data", "pairs.npz", "--epochs", 1, "--model-dir", "vae", cwd=pairs)
+
+
+def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
+    arrays = arrays_of(pairs / "pairs.npz")
+    arrays["x_train_noisy"] = arrays["x_train_noisy"][:-1]
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(denoiser.InputError, match="accepted: one of the same shape for each"):
+        denoiser.load_pairs(str(tmp_path / "x.npz"), None)
+    Image.fromarray(GREY[0, 1:]).save(tmp_path / "0.png")
+    words = [pairs / "clean" / "a", "--noisy", tmp_path, "--output", tmp_path / "no.npz"]
+    refused(example("pictures_to_npz", *words, cwd=pairs), "0.png is (12, 12)", "is (11, 12)")
+
+
+def test_a_short_run_says_so(tmp_path):
+    np.save(tmp_path / "x.npy", GREY)
+    process = trained(VAE, "--data", "x.npy", "--epochs", 2, "--model-dir", "out", cwd=tmp_path)
+    assert "a short run of 2 steps, where the digits take 8,590" in process.stdout
+    assert "--epochs 8590" in process.stdout
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import VariationalAutoEncoder_tf2 as vae
+vae.main(vae.parse_options(sys.argv[2:]))
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_of_large_arrays(tmp_path):
+    """Images of 400 MB take at most 1.3 times their size more than few do."""
+    peaks = []
+    for count in (100, 32_000):
+        few = DRAW(0, 256, (100, 64, 64, 3), dtype=np.uint8)
+        np.save(tmp_path / "x.npy", np.resize(few, (count, 64, 64, 3)))
+        words = ["--data", "x.npy", "--limit", "100", "--epochs", "1", "--model-dir", "out"]
+        command = [sys.executable, "-c", MEMORY, str(ROOT), *words]
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        peaks.append(int(process.stdout.split()[-1]) * 1024)  # Linux counts in KiB
+    assert peaks[1] - peaks[0] < 1.3 * 32_000 * 64 * 64 * 3
+
+
+# ---- Folders of pictures -------------------------------------------------------------------------
+
+
+def fill(folder, count=30, array=None, suffix="png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        pixels = GREY[index] if array is None else array[index]
+        Image.fromarray(pixels).save(folder / f"{index}.{suffix}")
+
+
+def test_folders_named_as_splits(tmp_path):
+    for part, count in (("train", 6), ("Testing", 3), ("valid", 2)):
+        for label in "ab":
+            fill(tmp_path / "in" / part / label, count)
+    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
+    arrays = arrays_of(tmp_path / "x.npz")
+    counts = {name: len(array) for name, array in arrays.items()}
+    assert counts == {
+        "x_train": 12,
+        "y_train": 12,
+        "x_test": 6,
+        "y_test": 6,
+        "x_val": 4,
+        "y_val": 4,
+    }
+    assert {*arrays["y_train"]} == {*arrays["y_test"]} == {"a", "b"}
+    fill(tmp_path / "in" / "more", 2)
+    process = example("pictures_to_npz", "in", "--output", "no.npz", cwd=tmp_path)
+    refused(process, "12 in train", "2 in others", "accepted: all in train, val and test, or none")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_range_of_deep_pictures(dtype, tmp_path):
+    """Integers of 16 bits by their extremes, floats from 0 to 1, and any by --range."""
+    high = 4095 if dtype == np.uint16 else 1
+    deep = (GREY / 255 * high).astype(dtype)
+    fill(tmp_path / "in", array=deep, suffix="png" if dtype == np.uint16 else "tif")
+    text = worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
+    assert f"0 is used as black, {high} as white" in text
+    images = arrays_of(tmp_path / "x.npz")["x_train"]
+    assert images.min() == 0 and images.max() == 255
+    words = ["in", "--output", "half.npz", "--range", 0, 2 * high]
+    worked("pictures_to_npz", *words, cwd=tmp_path)
+    assert arrays_of(tmp_path / "half.npz")["x_train"].max() == 128
+    refused(example("pictures_to_npz", *words[:-2], 5, 5, cwd=tmp_path), "--range 5 5: accepted")
+
+
+def test_floats_of_another_range(tmp_path):
+    fill(tmp_path / "in", array=np.float32(GREY), suffix="tif")
+    process = example("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
+    refused(process, "floats from 0 to 255; accepted: 0 to 1, or --range LOW HIGH")
+
+
+def test_masks_and_dark_pictures(tmp_path):
+    fill(tmp_path / "in", array=np.uint8(GREY > 99))
+    words = ["in", "--output", "x.npz"]
+    refused(
+        example("pictures_to_npz", *words, cwd=tmp_path), "only the values 0 and 1", "--range 0 1"
+    )
+    worked("pictures_to_npz", *words, "--range", 0, 1, cwd=tmp_path)
+    assert {*arrays_of(tmp_path / "x.npz")["x_train"].ravel()} == {0, 255}
+    fill(tmp_path / "dark", array=GREY // 16)
+    text = worked("pictures_to_npz", "dark", "--output", "dark.npz", cwd=tmp_path)
+    assert "dark pictures: their greatest value is 15 of 255" in text
+
+
+def test_what_is_skipped_is_counted(tmp_path):
+    fill(tmp_path / "in", 3)
+    fill(tmp_path / "in" / "b", 3, suffix="tif")
+    fill(tmp_path / "in" / "c", 3, suffix="webp")
+    fill(tmp_path / "in" / ".hidden", 3)
+    for name in ("a.txt", "b.txt", "c.psd"):
+        (tmp_path / "in" / name).write_text("no picture")
+    text = worked("pictures_to_npz", "in", "--output", "x.npz", "--grey", cwd=tmp_path)
+    assert "in: skipped 2 .txt, 1 .psd\n" in text
+    assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 9
+
+
+def test_damaged_pictures_are_listed_at_once(tmp_path):
+    fill(tmp_path / "in")
+    for index in range(12):
+        path = tmp_path / "in" / f"{index}.png"
+        path.write_bytes(path.read_bytes()[:-40])
+    words = ["in", "--output", "x.npz"]
+    process = example("pictures_to_npz", *words, cwd=tmp_path)
+    refused(process, "12 of 30 pictures cannot be read", "--skip-unreadable")
+    assert process.stderr.count(".png: ") == 10
+    worked("pictures_to_npz", *words, "--skip-unreadable", cwd=tmp_path)
+    images = arrays_of(tmp_path / "x.npz")["x_train"][..., 0]
+    assert {*map(bytes, images)} == {*map(bytes, GREY[12:30])}
+
+
+# ---- Examples with own pictures: RGB, oblong, 16 dimensions, no labels and no x_test -------------
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory):
+    """A folder with own.npz, pictures and models of them; one picture is of another kind."""
+    place = tmp_path_factory.mktemp("colour")
+    images = np.empty((60, 64, 48, 3), np.uint8)
+    for image in images:  # a dark and a bright half, of nearly the same colours each time
+        image[:32] = DRAW(0, 40, 3)
+        image[32:] = DRAW(216, 256, 3)
+    np.savez(place / "own.npz", x_train=images)
+    fill(place / "photos", 4, array=images)
+    Image.fromarray(DRAW(0, 256, (64, 48, 3), dtype=np.uint8)).save(place / "photos" / "odd.png")
+    words = ["--data", "own.npz", "--epochs", 20]
+    trained(VAE, *words, "--latent-dim", 16, "--model-dir", "own/vae", cwd=place)
+    trained(DENOISER, *words, "--model-dir", "own/denoiser", cwd=place)
+    return place
+
+
+@pytest.mark.parametrize("words", [
+    "compare_dimensions own/vae --data own.npz --images-dir new",
+    "denoise_pictures photos --output new --model-dir own/denoiser",
+    "encode_images own.npz --output new/codes.npz --model-dir own/vae",
+    "generate_digits --count 2 --output new --model-dir own/vae",
+    "latent_tour --from photos/0.png --to photos/1.png --model-dir own/vae --images-dir new",
+])  # fmt: skip
+def test_examples_run_with_own_pictures(words, colour):
+    assert "wrote new/" in worked(*words.split(), cwd=colour)
+
+
+@pytest.mark.parametrize("words, text", [
+    ("codes_as_features --data own.npz --model-dir own", "models with 2 latent dimensions"),
+    ("denoise_page --model-dir own/denoiser", "a model of grey images"),
+    ("denoiser_page --model-dir own/denoiser", "images of shape (28, 28, 1)"),
+    ("latent_explorer --data own.npz --model-dir own/vae", "models with 2 latent dimensions"),
+    ("latent_tour --data own.npz --model-dir own/vae", "models with 2 latent dimensions"),
+    ("latent_tour --from photos/0.png --model-dir own/vae", "--from and --to"),
+    ("odd_ones_out --model-dir own", "images of shape (64, 48, 3)"),
+    ("odd_ones_out --false-alarms 1 --model-dir own", "--false-alarms 1.0: accepted"),
+])  # fmt: skip
+def test_examples_say_what_they_need(words, text, colour):
+    refused(example(*words.split(), cwd=colour), text)
+
+
+def test_odd_pictures_and_images_are_marked(colour, vae):
+    words = ["--model-dir", "own", "--images-dir", "new"]
+    text = worked("odd_ones_out", "--pictures", "photos", *words, cwd=colour)
+    assert "from 4 validation images" in text
+    assert "too few" in text  # for one false alarm in a hundred
+    threshold = float(text.split("threshold: ")[1].split()[0])
+    with (colour / "new" / "odd_ones_out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = {row["image"]: float(row["negative IWAE bound, nats"]) for row in rows}
+    odd = {row["image"] for row in rows if row["odd"] == "True"}
+    assert max(scores, key=scores.get) == "photos/odd.png"
+    assert scores["photos/odd.png"] > 1.5 * threshold
+    assert odd == {name for name, score in scores.items() if score > threshold} and len(odd) < 5
+    worked("odd_ones_out", "--data", "own.npz", "--false-alarms", 0.5, *words, cwd=colour)
+    with (colour / "new" / "odd_ones_out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60 and rows[7]["image"] == "x_train[7]"
+    settings = json.loads((colour / "own" / "vae" / "metrics.json").read_text())
+    assert settings["data"] == "own.npz"
+
+
+def test_the_images_of_the_training_are_needed_for_a_threshold(colour, tmp_path):
+    words = ["--pictures", colour / "photos", "--model-dir", colour / "own"]
+    refused(example("odd_ones_out", *words, cwd=tmp_path), "trained on", "own.npz")
+
+
+def test_masks_are_not_denoised_as_black_pictures(colour, tmp_path):
+    fill(tmp_path / "masks", 2, array=np.uint8(GREY > 99))
+    words = [tmp_path / "masks", "--output", "masks", "--model-dir", "own/denoiser"]
+    refused(example("denoise_pictures", *words, cwd=colour), "--range 0 1")
+    worked("denoise_pictures", *words, "--range", 0, 1, cwd=colour)
+    assert len(list((colour / "masks").iterdir())) == 2
