@@ -29,11 +29,8 @@ SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.
 SECONDS = 4  # of each program in a round of the part speed, about
 BUDGETS = (["--epochs", "1"], ["--epochs", "2"])  # shorter runs
 OURS_SEEDS = (0, 1, 2)
-SPREAD = (  # default runs of the part spread: threads, oneDNN's instruction set, seeds
-    (2, "native", (0, 1, 2, 3, 4)),
-    (1, "native", (0, 1, 2, 3, 4)),
-    (2, "SSE41", (0, 1, 2)),  # stands in for another processor's kernels
-)
+SPREAD_SEEDS = (0, 1, 2, 3, 4)  # of the part spread, each with two threads and with one
+LARGE = {"uint8": 202_599, "float32": 50_000}  # images of 64 x 64 x 3; the first as in CelebA
 LONG = ["--epochs", "48", "--learning-rate", "0.002"]
 
 # ---- Results -------------------------------------------------------------------------------------
@@ -136,35 +133,28 @@ def runs(part, scripts, *argument_lists):
     return run
 
 
-def with_threads_and_kernels(threads, isa):
-    """Return the environment of a process with so many threads.
-
-    Args:
-        isa: "native", or the newest instructions that oneDNN may use: ONEDNN_MAX_CPU_ISA.
-    """
+def with_threads(threads):
+    """Return the environment of a process with so many threads."""
     environment = dict(os.environ)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         environment[name] = str(threads)
-    if isa != "native":
-        environment["ONEDNN_MAX_CPU_ISA"] = isa
     return environment
 
 
 def spread(options):
-    """Make the default runs behind the expected results: seeds, threads and kernels of SPREAD.
+    """Make the default runs behind the expected results, with two threads and with one.
 
     Those of the part ours are among them, and keep that part's name.
     """
-    for threads, isa, seeds in SPREAD:
-        for seed in seeds:
+    for threads in (2, 1):
+        for seed in SPREAD_SEEDS:
             for script in SCRIPTS:
-                if (threads, isa) == (2, "native") and seed in OURS_SEEDS:
+                if threads == 2 and seed in OURS_SEEDS:
                     plain_run("ours", script, seed, [])
                     continue
                 key = {"part": "spread", "program": script, "seed": seed, "arguments": []}
-                key |= {"threads": threads, "isa": isa}
-                folder = folder_of(script, seed, [f"threads{threads}", isa])
-                run_script(key, folder, with_threads_and_kernels(threads, isa))
+                folder = folder_of(script, seed, [f"threads{threads}"])
+                run_script(key | {"threads": threads}, folder, with_threads(threads))
 
 
 # ---- Baselines ----------------------------------------------------------------------------------
@@ -476,7 +466,7 @@ def programs(train):
         if kind == VAE:
             model = script.build_vae(train, run)
         else:
-            _, _, model = script.build_denoiser(train, run)
+            _, _, model = script.build_denoiser(train.shape[3], len(train), run)
         batches = script.train_dataset(train, prepared_by_ours(script, kind), run)
         yield kind, model, run.batch_size, batches
     for name, (kind, build, rate, batch_size, _) in BASELINES.items():
@@ -516,6 +506,38 @@ def speed(options):
         keep(part="speed", program=name, images_per_second=rate, rates=rates, parameters=size)
 
 
+# ---- Memory --------------------------------------------------------------------------------------
+
+
+def memory(options):
+    """Measure the peak memory of both scripts with large arrays, which are made on the spot."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    few = draw.integers(0, 256, (1000, 64, 64, 3), dtype=np.uint8)
+    for dtype, count in LARGE.items():
+        path = WORK / f"{dtype}.npz"
+        images = np.empty((count, 64, 64, 3), dtype)
+        for start in range(0, count, len(few)):
+            part = images[start : start + len(few)]
+            part[:] = few[: len(part)] / (255 if dtype == "float32" else 1)
+        size = images.nbytes / 1e9
+        np.savez(path, x_train=images)
+        del images
+        for program, script in SCRIPTS.items():
+            if is_done(part="memory", program=program, dtype=dtype):
+                continue
+            folder = WORK / f"memory-{program}"
+            words = ["--data", path, "--limit", "3200", "--epochs", "1", "--model-dir", folder]
+            process = subprocess.Popen([sys.executable, script, *words])
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                sys.exit(f"error: {program} ended with status {os.waitstatus_to_exitcode(status)}")
+            peak = usage.ru_maxrss * 1024 / 1e9  # GB; Linux counts in KiB
+            keep(part="memory", program=program, dtype=dtype, count=count, images=size, memory=peak)
+        path.unlink()
+
+
 # ---- Command line --------------------------------------------------------------------------------
 
 PARTS = {
@@ -529,6 +551,7 @@ PARTS = {
     "small": (small, "our recipes with small models: about 4 minutes a seed"),
     "spread": (spread, "default runs, seeds 0 to 4, one and two threads: about two hours"),
     "speed": (speed, "all trainings, timed alternately: about 5 minutes"),
+    "memory": (memory, "both scripts with arrays of 2.5 GB: about 5 minutes"),
 }
 
 

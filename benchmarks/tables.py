@@ -249,9 +249,7 @@ def spread_cover():
         seeds = ", ".join(str(seed) for seed in sorted({line["seed"] for line in lines}))
         kinds = Counter()
         for line in lines:
-            isa = line.get("isa", "native")
-            kernels = "" if isa == "native" else f", oneDNN restricted to {isa}"
-            kinds[machines([line]) + kernels] += 1
+            kinds[machines([line])] += 1
         counts = "; ".join(f"{count} runs on {name}" for name, count in sorted(kinds.items()))
         items.append(f"- {NAMES[kind]}: seeds {seeds}; {counts}.")
     return "\n".join(items)
@@ -272,6 +270,15 @@ def cost_table():
             cells = [f"{seconds:.0f} s", f"{line['process_seconds'] - seconds:.0f} s"]
             rows.append([name, line["seed"], threads, *cells, f"{line['memory']:.2f} GB"])
     return table(" | seed | threads | training | the rest | peak memory", rows)
+
+
+def memory_table():
+    """Return the table of the peak memory with large arrays."""
+    rows = []
+    for line in picked("memory"):
+        cells = [f"{line['count']:,}", line["dtype"], f"{line['images']:.2f} GB"]
+        rows.append([NAMES[line["program"]], *cells, f"{line['memory']:.2f} GB"])
+    return table(" | images of 64 x 64 x 3 | type | their size | peak memory", rows)
 
 
 def workers_table():
@@ -337,6 +344,7 @@ def text():
     tables |= {"likelihood": likelihood_table(), "speed": speed_table(), "cost": cost_table()}
     tables |= {"passing": passing_table(), "workers": workers_table(), "photograph": photographs()}
     tables |= {"spread": spread_table(), "cover": spread_cover(), "small": small_text()}
+    tables["memory"] = memory_table()
     settings = {"processors": " or ".join(processors), "deviations": DEVIATIONS}
     return TEXT.format(**settings, **tables, **this)
 
@@ -460,10 +468,6 @@ The ranges cover the seeds, numbers of threads and processors of these runs:
 
 {cover}
 
-"oneDNN restricted to SSE41" means a run with `ONEDNN_MAX_CPU_ISA=SSE41`: oneDNN, which computes
-convolutions and matrix products, then uses older instructions only. That is a stand-in for another
-processor's kernels, not another processor.
-
 ## Speed
 
 `python benchmarks/run.py speed`: medians of seven alternating rounds of some seconds in a process.
@@ -476,6 +480,11 @@ Training is the time of the epochs with validation; the rest is start-up, evalua
 The long runs shared the two cores with other programs; at the speed above they take 12 minutes.
 
 {cost}
+
+Images are in memory once, as bytes. An array of floats is there, too, until it is converted. With
+large arrays, made on the spot, and one epoch of 3,200 images (`python benchmarks/run.py memory`):
+
+{memory}
 
 ## Several machines
 
