@@ -557,15 +557,19 @@ def image_batches(images, indices, size, prepare, seed, purpose, first_step, dro
     def take(chosen):
         return images[chosen]  # from the array itself: a tensor would be a copy in memory
 
-    def one_batch(step, chosen):
+    def take_images(chosen):
         taken = tf.numpy_function(take, [chosen], tf.uint8, stateful=False)
-        batch = tf.ensure_shape(taken, (*chosen.shape, *images.shape[1:]))
-        batch = tf.cast(batch, tf.float32) / 255
+        return tf.ensure_shape(taken, (None, *images.shape[1:]))
+
+    def one_batch(step, taken):
+        batch = tf.cast(taken, tf.float32) / 255
         return prepare(batch, stateless_seed(seed, purpose, step))
 
     settings = tf.data.Options()
     settings.autotune.enabled = False  # the end of the data would wait for the tuning thread
-    batches = indices.batch(size, drop_remainder=drop_remainder).enumerate(first_step)
+    several = max(1, EVAL_VALUES // (size * images[0].size))  # calls of Python take time
+    taken = indices.batch(several * size).map(take_images)
+    batches = taken.rebatch(size, drop_remainder=drop_remainder).enumerate(first_step)
     return batches.map(one_batch).prefetch(4).with_options(settings)
 
 
