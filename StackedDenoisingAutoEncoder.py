@@ -414,8 +414,8 @@ def load_images(source, limit=None, suffix=""):
     """Return training, validation and test images, and the labels of the test images (n,).
 
     Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
-    each with the suffix. Without x_val, the last twelfth of x_train, at most 5,000, is for
-    validation; without x_test, a random tenth is for the test. `limit` is of training images.
+    each with the suffix. Without x_test, a tenth of x_train is for the test; without x_val, the
+    last twelfth, at most 5,000, is for validation. `limit` is of training images.
     """
     arrays = open_arrays(source)
     if f"x_train{suffix}" not in arrays:
@@ -424,12 +424,13 @@ def load_images(source, limit=None, suffix=""):
     train, labels = check_images(arrays, f"x_train{suffix}", source)
     if len(train) < 20:
         raise InputError(f"{source}: {len(train)} images; accepted: 20 or more")
+    if source not in ("mnist", "fashion_mnist"):
+        for each in (train, labels):  # in one random order; own files may be sorted by class
+            np.random.default_rng(0).shuffle(each)
     shape = train.shape[1:]
     if f"x_test{suffix}" in arrays:
         test, test_labels = check_images(arrays, f"x_test{suffix}", source, shape)
     else:
-        for each in (train, labels):  # both in one order; files may be sorted by class
-            np.random.default_rng(0).shuffle(each)
         test, train = np.split(train, [len(train) // 10])
         test_labels = labels[: len(test)]
     if f"x_val{suffix}" in arrays:
@@ -525,7 +526,7 @@ def problem_of(images):
         return f"{found}, not all finite; {accepted}"
     if low >= 0 and DARK <= high <= 255:
         advice = "IMAGES / 255" if dtype.kind == "f" else "IMAGES.astype('uint8')"
-        return f"{found}, {advice}; {accepted}"
+        return f"{found}, {advice} if white is 255; {accepted}"
     if dtype.kind == "f" and -1 <= low < -0.5 and high <= 1:
         return f"{found}, (IMAGES + 1) / 2; {accepted}"
     return f"{found}, (IMAGES - LOW) / (HIGH - LOW); {accepted}"

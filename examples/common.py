@@ -252,7 +252,11 @@ def find_pictures(folder):
     skipped = collections.Counter()
     for path in sorted(folder.rglob("*")):
         is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if is_hidden or not path.is_file():
+        if is_hidden:
+            continue
+        if path.is_symlink() and not path.is_file():
+            skipped["links to folders or to nothing"] += 1
+        if not path.is_file():
             continue
         if path.suffix.lower() in FORMATS:
             pictures.append(path)
@@ -302,13 +306,29 @@ def for_each_picture(paths, work, options):
 def open_picture(path):
     """Return a picture file as a Pillow image that is not decoded yet, and the kind of its values.
 
-    The kind is "bytes", "integers" (of 16 or 32 bits) or "floats".
+    The kind is "bytes", "integers" (of 16 or 32 bits) or "floats". Raises a ValueError for what
+    Pillow would read otherwise than it is meant.
     """
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin
 
     picture = Image.open(path)
-    kinds = {"I": "integers", "F": "floats"}
-    return picture, kinds.get(picture.mode[0], "bytes")
+    kind = {"I": "integers", "F": "floats"}.get(picture.mode[0], "bytes")
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF file
+    if kind == "bytes" and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
+        raise ValueError("signed bytes; accepted: 0 to 255, or 16 bits")
+    if kind != "bytes" and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        raise ValueError("16 bits with 0 as white; accepted: 0 as black")
+    return picture, kind
+
+
+def values_of(picture):
+    """Return the integers or floats of a Pillow image, (height, width), all finite."""
+    import numpy as np
+
+    values = np.asarray(picture)
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite")
+    return values
 
 
 def value_ranges(paths, options):
@@ -317,7 +337,6 @@ def value_ranges(paths, options):
     For bytes that is 0 and 255, for integers their extremes in all pictures, for floats 0 and 1. A
     range that the user gives holds for all kinds.
     """
-    import numpy as np
 
     def look(path):
         picture, kind = open_picture(path)
@@ -325,7 +344,7 @@ def value_ranges(paths, options):
             frames = getattr(picture, "n_frames", 1)
             if kind == "bytes":
                 return kind, 0, 255, frames
-            values = np.asarray(picture)
+            values = values_of(picture)
             return kind, values.min().item(), values.max().item(), frames
 
     found = for_each_picture(paths, look, options).values()
@@ -367,7 +386,7 @@ def read_picture(path, ranges):
         picture = picture.convert("L" if is_grey else "RGB")
     low, high = ranges[kind]
     if (low, high) != (0, 255):
-        share = (np.asarray(picture, np.float32) - low) / (high - low)
+        share = (np.float32(values_of(picture)) - low) / (high - low)
         picture = Image.fromarray(np.uint8(np.rint(255 * np.clip(share, 0, 1))))
     return picture
 

@@ -126,20 +126,25 @@ def size_and_channels(path):
         return height, width, 1 if is_grey else 3
 
 
+def by_name(paths, folder):
+    """Return {relative path without suffix: path}; two pictures of one name end the script."""
+    named = {}
+    for path in paths:
+        name = path.relative_to(folder).with_suffix("")
+        if name in named:
+            text = f"{named[name]} and {path} have the same name"
+            common.fail(f"{text}; accepted: one picture of each name, to find its partner")
+        named[name] = path
+    return named
+
+
 def find_partners(paths, options):
     """Return {clean picture: noisy picture} of equal relative names, suffixes apart."""
-    noisy = {}
-    for path in common.find_pictures(options.noisy):
-        noisy[path.relative_to(options.noisy).with_suffix("")] = path
-    partners = {}
-    alone = []
-    for path in paths:
-        name = path.relative_to(options.folder).with_suffix("")
-        if name in noisy:
-            partners[path] = noisy.pop(name)
-        else:
-            alone.append(path)
-    alone += noisy.values()
+    clean = by_name(paths, options.folder)
+    noisy = by_name(common.find_pictures(options.noisy), options.noisy)
+    partners = {clean[name]: noisy[name] for name in clean if name in noisy}
+    alone = [clean[name] for name in clean if name not in noisy]
+    alone += [noisy[name] for name in noisy if name not in clean]
     if alone:
         names = ", ".join(str(path) for path in alone[:10])
         print(f"skipped {len(alone):,} pictures without a partner of the same name: {names}")
@@ -156,10 +161,11 @@ def find_areas(sizes, options):
         part, label = part_and_label(path.relative_to(options.folder))
         named[part] += 1
         areas.append(Area(path, part or "train", label, 0, 0, height, width))
-    if len(named) > 1 and (None in named or "train" not in named):
+    if set(named) != {None} and (None in named or "train" not in named):
         counts = ", ".join(f"{count:,} in {part or 'others'}" for part, count in named.items())
         text = f"{options.folder}: pictures in folders named as parts of the data: {counts}"
-        common.fail(f"{text}; accepted: all in train, val and test, or none")
+        accepted = "accepted: all in train, val and test, some of them in train"
+        common.fail(f"{text}; {accepted}; or no such folders")
     if options.crop and named.keys() <= {None, "train"}:
         areas = split_areas(areas, options)
     return areas

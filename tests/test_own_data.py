@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import struct
 import subprocess
 import sys
 
@@ -82,7 +84,19 @@ def test_validation_images_of_the_users_own(vae, tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)
     parts = vae.load_images(str(tmp_path / "x.npz"))[:3]
     for part, expected in zip(parts, arrays.values(), strict=True):
-        np.testing.assert_array_equal(part[..., 0], expected)
+        assert {*map(bytes, part)} == {*map(bytes, expected)}
+
+
+def test_own_images_may_be_sorted_by_class(vae, tmp_path):
+    """Validation and --limit take images of all classes, also beside an x_test."""
+    labels = np.repeat(np.arange(4, dtype=np.uint8), 60)
+    images = np.repeat(labels * 60 + 10, 64).reshape(240, 8, 8)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    train, validation, test, test_labels = vae.load_images(str(tmp_path / "x.npz"), 60)
+    for part in (train, validation):
+        assert len(np.unique(part)) == 4
+    np.testing.assert_array_equal(test[:, 0, 0, 0], images[:12, 0, 0])
+    np.testing.assert_array_equal(test_labels, labels[:12])
 
 
 def test_labels_stay_with_their_images(vae, tmp_path):
@@ -183,6 +197,18 @@ def test_the_denoiser_trains_on_pairs(pairs, denoiser):
     trained(VAE, "--data", "pairs.npz", "--epochs", 1, "--model-dir", "vae", cwd=pairs)
 
 
+def test_two_pictures_of_one_name_have_no_partner(pairs, tmp_path):
+    """Either of them could be meant."""
+    for folder in ("clean", "dirty"):
+        shutil.copytree(pairs / folder, tmp_path / folder)
+        Image.fromarray(GREY[0]).save(tmp_path / folder / "a" / "5.jpg")
+    words = ["clean", "--noisy", "dirty", "--output", "no.npz"]
+    process = example("pictures_to_npz", *words, cwd=tmp_path)
+    refused(process, "clean/a/5.jpg and clean/a/5.png have the same name")
+    (tmp_path / "clean" / "a" / "5.jpg").unlink()
+    refused(example("pictures_to_npz", *words, cwd=tmp_path), "dirty/a/5.jpg and dirty/a/5.png")
+
+
 def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
     arrays = arrays_of(pairs / "pairs.npz")
     arrays["x_train_noisy"] = arrays["x_train_noisy"][:-1]
@@ -250,9 +276,12 @@ def test_folders_named_as_splits(tmp_path):
         "y_val": 4,
     }
     assert {*arrays["y_train"]} == {*arrays["y_test"]} == {"a", "b"}
+    shutil.copytree(tmp_path / "in" / "Testing", tmp_path / "alone" / "test")
+    process = example("pictures_to_npz", "alone", "--output", "no.npz", cwd=tmp_path)
+    refused(process, "6 in test", "some of them in train; or no such folders")
     fill(tmp_path / "in" / "more", 2)
     process = example("pictures_to_npz", "in", "--output", "no.npz", cwd=tmp_path)
-    refused(process, "12 in train", "2 in others", "accepted: all in train, val and test, or none")
+    refused(process, "12 in train", "2 in others", "accepted: all in train, val and test, some of")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
@@ -277,6 +306,25 @@ def test_floats_of_another_range(tmp_path):
     refused(process, "floats from 0 to 255; accepted: 0 to 1, or --range LOW HIGH")
 
 
+def test_tiff_files_that_pillow_reads_otherwise(tmp_path):
+    """Values that are not finite, signed bytes, and 16 bits in which 0 is white."""
+    fill(tmp_path / "nan", array=np.where(GREY > 9, GREY / 255, np.nan).astype("f4"), suffix="tif")
+    fill(tmp_path / "signed", array=GREY)
+    fill(tmp_path / "white", array=np.uint16(GREY) * 257, suffix="tif")
+    for path in (tmp_path / "signed").glob("*.png"):
+        Image.open(path).save(path.with_suffix(".tif"), tiffinfo={339: (2,)})
+        path.unlink()
+    for path in (tmp_path / "white").iterdir():
+        content = path.read_bytes()
+        photometric = struct.pack("<HHI", 262, 3, 1)  # 0 is black if the value of the tag is 1
+        assert content.count(photometric + b"\1") == 1
+        path.write_bytes(content.replace(photometric + b"\1", photometric + b"\0"))
+    reasons = {"nan": "not finite", "signed": "signed bytes", "white": "16 bits with 0 as white"}
+    for folder, reason in reasons.items():
+        process = example("pictures_to_npz", folder, "--output", "x.npz", cwd=tmp_path)
+        refused(process, "30 of 30 pictures cannot be read", reason)
+
+
 def test_masks_and_dark_pictures(tmp_path):
     fill(tmp_path / "in", array=np.uint8(GREY > 99))
     words = ["in", "--output", "x.npz"]
@@ -297,8 +345,10 @@ def test_what_is_skipped_is_counted(tmp_path):
     fill(tmp_path / "in" / ".hidden", 3)
     for name in ("a.txt", "b.txt", "c.psd"):
         (tmp_path / "in" / name).write_text("no picture")
+    for name, target in (("folder", tmp_path), ("loop", "."), ("gone.png", "/nowhere/a.png")):
+        (tmp_path / "in" / name).symlink_to(target)
     text = worked("pictures_to_npz", "in", "--output", "x.npz", "--grey", cwd=tmp_path)
-    assert "in: skipped 2 .txt, 1 .psd\n" in text
+    assert "in: skipped 3 links to folders or to nothing, 2 .txt, 1 .psd\n" in text
     assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 9
 
 
