@@ -578,7 +578,9 @@ def eval_dataset(images, prepare, seed, purpose, batch_size=None):
     """Return the batches of all images in their order, the same every time."""
     size = batch_size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
     indices = tf.data.Dataset.range(len(images))
-    return image_batches(images, indices, size, prepare, seed, purpose, 0, False)
+    batches = image_batches(images, indices, size, prepare, seed, purpose, 0, False)
+    count = math.ceil(len(images) / size)  # Keras warns if it is unknown
+    return batches.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def train_dataset(images, prepare, options, first_epoch=0):
