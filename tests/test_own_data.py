@@ -68,7 +68,7 @@ def test_dark_images_are_used_with_a_line(vae, tmp_path, capsys):
     """They may be of another range than 0 to 255."""
     np.savez(tmp_path / "x.npz", x_train=GREY // 16, x_test=GREY)
     train, *_ = vae.load_images(str(tmp_path / "x.npz"))
-    np.testing.assert_array_equal(train[..., 0], (GREY // 16)[: len(train)])
+    assert {*map(bytes, train)} < {*map(bytes, GREY // 16)}
     assert "x_train is uint8 (40, 12, 12): dark images, of at most 15" in capsys.readouterr().out
 
 
@@ -308,7 +308,9 @@ def test_floats_of_another_range(tmp_path):
 
 def test_tiff_files_that_pillow_reads_otherwise(tmp_path):
     """Values that are not finite, signed bytes, and 16 bits in which 0 is white."""
-    fill(tmp_path / "nan", array=np.where(GREY > 9, GREY / 255, np.nan).astype("f4"), suffix="tif")
+    floats = np.float32(GREY / 255)
+    floats[:, 0, 0] = np.nan
+    fill(tmp_path / "nan", array=floats, suffix="tif")
     fill(tmp_path / "signed", array=GREY)
     fill(tmp_path / "white", array=np.uint16(GREY) * 257, suffix="tif")
     for path in (tmp_path / "signed").glob("*.png"):
