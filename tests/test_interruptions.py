@@ -191,9 +191,15 @@ def test_a_run_resumes_in_a_process_that_has_made_other_models(stopped, whole, t
     same_end(VAE, whole[VAE], tmp_path)  # of the second run, from the start
 
 
+def interruptible():
+    """Undo that a shell made its background commands deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_user_stops_a_run(tmp_path, script=DENOISER):
     command = [sys.executable, "-u", ROOT / script, "--limit", "300", "--epochs", "500"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes["preexec_fn"] = interruptible
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
         while not process.stdout.readline().startswith("epoch 2 of"):
             assert process.poll() is None
