@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import struct
 import subprocess
@@ -248,6 +249,17 @@ def test_memory_of_large_arrays(tmp_path):
         assert process.returncode == 0, process.stderr
         peaks.append(int(process.stdout.split()[-1]) * 1024)  # Linux counts in KiB
     assert peaks[1] - peaks[0] < 1.3 * 32_000 * 64 * 64 * 3
+
+
+@pytest.mark.parametrize("script", [DENOISER, VAE])
+def test_arrays_that_no_memory_holds(script, tmp_path):
+    shape = (300_000, 1024, 1024, 3)
+    with (tmp_path / "large.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + math.prod(shape))  # a hole, which takes no space on the disk
+    process = run(script, "--data", "large.npy", cwd=tmp_path)
+    refused(process, "no memory or no disk space left; fewer images or a smaller --batch-size")
 
 
 # ---- Folders of pictures -------------------------------------------------------------------------
