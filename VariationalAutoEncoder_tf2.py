@@ -982,7 +982,8 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     count, columns, height, width, channels = tiles.shape
     figure = Figure(figsize=(0.7 * columns + 1, 0.7 * count + 0.5), layout="constrained")
-    axes = figure.add_subplot(title=title, frame_on=False)
+    figure.suptitle(title)
+    axes = figure.add_subplot(frame_on=False)
     image = tiles.swapaxes(1, 2).reshape(count * height, columns * width, channels)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
