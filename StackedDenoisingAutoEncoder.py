@@ -385,7 +385,8 @@ def main(options):
     model = keras.Model(denoiser.input, probabilities, name="model")
     test_dataset = eval_dataset(test, evaluation_batch, options.seed, "test")
     results = evaluate(model, test_dataset)
-    report(options, results, log, model.count_params())
+    print_results(options, results, log.seconds)
+    save_results(options, results, log, model.count_params())
     save(options.model_dir / "model.keras", model.save)
     save(options.model_dir / "encoder.keras", encoder.save)
     plot_all(options.images_dir, model, test_dataset, log.history)
@@ -850,15 +851,20 @@ def save_figure(path, figure):
     save(path, write)
 
 
-def report(options, results, log, parameters):
-    """Print the results, and what to expect of a default run; write them and the history."""
+def print_results(options, results, seconds):
+    """Print the results, and what to expect of a default run."""
     free = ("seed", "resume", "model_dir", "images_dir")
-    now, usual = vars(options), vars(parse_options([]))
+    now = vars(options)
+    usual = vars(parse_options([]))
     is_default = all(now[name] == usual[name] for name in usual if name not in free)
-    print(f"\nmeans over the test images, after {log.seconds:.0f} s of training:")
+    print(f"\nmeans over the test images, after {seconds:.0f} s of training:")
     for key, name, unit, better, expected in METRICS:
         line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<16}{better:<18}"
         print(f"{line}expected {expected}" if is_default else line.rstrip())
+
+
+def save_results(options, results, log, parameters):
+    """Write the results with the options of the run, and the history."""
 
     def write_history(path):
         with path.open("w", newline="") as file:
@@ -870,7 +876,7 @@ def report(options, results, log, parameters):
     def write_metrics(path):
         about = {"train_seconds": log.seconds, "parameters": parameters}
         about["keras"] = keras.__version__
-        path.write_text(json.dumps(results | now | about, indent=2, default=str) + "\n")
+        path.write_text(json.dumps(results | vars(options) | about, indent=2, default=str) + "\n")
 
     save(options.model_dir / "history.csv", write_history)
     save(options.model_dir / "metrics.json", write_metrics)

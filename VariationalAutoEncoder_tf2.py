@@ -227,6 +227,8 @@ def build_decoder(shape, latent_dim, pixel_mean=0.5):
 
 # ---- Loss and training step
 
+NEAR_ZERO_KL = 0.1  # nats per image
+
 
 def bernoulli_negative_log_likelihood(images, logits):
     """Return -log p(x|z) in nats, summed over pixels, for independent Bernoulli pixels.
@@ -239,23 +241,35 @@ def bernoulli_negative_log_likelihood(images, logits):
 
 
 def kl_to_standard_normal(z_mean, z_log_sigma):
-    """Return KL(N(z_mean, exp(z_log_sigma)^2) || N(0, I)) in nats, summed over the last axis.
+    """Return KL(N(z_mean, exp(z_log_sigma)^2) || N(0, I)) in nats, of each dimension.
 
-    Kingma & Welling 2014, appendix B, with log sigma in place of log sigma^2.
+    Kingma & Welling 2014, appendix B, with log sigma in place of log sigma^2. All three are
+    (n, latent_dim); the sum over the dimensions is the KL term of an image.
     """
-    terms = z_mean**2 + tf.exp(2 * z_log_sigma) - 2 * z_log_sigma - 1
-    return 0.5 * tf.reduce_sum(terms, axis=-1)
+    return 0.5 * (z_mean**2 + tf.exp(2 * z_log_sigma) - 2 * z_log_sigma - 1)
+
+
+def images_and_epsilon(latent_dim):
+    """Return what makes a batch for training: images, and epsilon ~ N(0, I) (n, latent_dim)."""
+
+    def prepare(images, seed):
+        shape = (tf.shape(images)[0], latent_dim)
+        return images, tf.random.stateless_normal(shape, seed)
+
+    return prepare
 
 
 class VAE(keras.Model):
-    """An encoder and a decoder of logits, trained by the loss at the top of the file."""
+    """An encoder and a decoder of logits, trained by the loss at the top of the file.
 
-    def __init__(self, encoder, decoder_logits, beta=1.0, seed=0):
+    A batch is images and epsilon, so that a run that is resumed draws the same epsilon.
+    """
+
+    def __init__(self, encoder, decoder_logits, beta=1.0):
         super().__init__()
         self.encoder = encoder
         self.decoder_logits = decoder_logits
         self.beta = beta
-        self.seed = seed
         names = ("loss", "reconstruction", "kl")
         self.trackers = [keras.metrics.Mean(name) for name in names]
 
@@ -263,14 +277,13 @@ class VAE(keras.Model):
     def metrics(self):
         return self.trackers
 
-    def loss_terms(self, images, seed, training):
+    def loss_terms(self, images, epsilon, training):
         """Return loss, reconstruction and KL of each image (n,) in nats, with one draw of z."""
         z_mean, z_log_sigma = self.encoder(images, training=training)
-        epsilon = tf.random.stateless_normal(tf.shape(z_mean), seed)
         z = z_mean + tf.exp(z_log_sigma) * epsilon
         logits = self.decoder_logits(z, training=training)
         reconstruction = bernoulli_negative_log_likelihood(images, logits)
-        kl = kl_to_standard_normal(z_mean, z_log_sigma)
+        kl = tf.reduce_sum(kl_to_standard_normal(z_mean, z_log_sigma), axis=-1)
         return reconstruction + self.beta * kl, reconstruction, kl
 
     def update_trackers(self, losses):
@@ -278,25 +291,35 @@ class VAE(keras.Model):
             tracker.update_state(values)
         return self.get_metrics_result()
 
-    def train_step(self, images):
-        context = tf.distribute.get_replica_context()
-        replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-        step = self.optimizer.iterations * replicas + tf.cast(replica, tf.int64)
-        seed = stateless_seed(self.seed, "training", step)
+    def train_step(self, batch):
+        images, epsilon = batch
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
-            losses = self.loss_terms(images, seed, training=True)
+            losses = self.loss_terms(images, epsilon, training=True)
             loss = tf.reduce_mean(losses[0]) / replicas  # the optimizer sums over the replicas
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return self.update_trackers(losses)
 
-    def test_step(self, images):
-        seed = stateless_seed(self.seed, "validation")  # the same epsilon in every epoch
-        return self.update_trackers(self.loss_terms(images, seed, training=False))
+    def test_step(self, batch):
+        images, epsilon = batch
+        return self.update_trackers(self.loss_terms(images, epsilon, training=False))
+
+
+class KLWarning(keras.callbacks.Callback):
+    """Says so when the KL term is near zero after the first epoch, or the last."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        ends = (1, self.params["epochs"])
+        is_chief = self.model.distribute_strategy.extended.should_checkpoint
+        if is_chief and epoch + 1 in ends and logs["val_kl"] < NEAR_ZERO_KL:
+            print("the KL term is near zero: z says next to nothing about the images;", end=" ")
+            print("docs/questions.md has what helps")
 
 
 # ---- Evaluation and plots
 
+ACTIVE_KL = 0.01  # nats, of a dimension that is in use: cf. Burda et al. 2016, section 5.2
 DECIMALS = 2  # of the results as they are printed
 METRICS = [  # key, name, unit, which way is better, range to expect of a default run
     ("negative_elbo", "negative ELBO", "nats per image", "lower is better", "135.2 to 136.2"),
@@ -318,7 +341,7 @@ def log_normal_density(x, mean=0.0, log_sigma=0.0):
 
 
 def elbo_and_iwae_bound(encoder, decoder_logits, images, samples, seed):
-    """Return reconstruction, KL and IWAE bound of images in [0, 1]: each (n,), in nats.
+    """Return reconstruction (n,), KL (n, latent_dim) and IWAE bound (n,) of images, in nats.
 
     With w = p(x|z) p(z) / q(z|x) at draws of z from the encoder's q(z|x), the log of the mean of
     w is on average a lower bound on log p(x): the ELBO with one draw, closer with more. Burda et
@@ -343,7 +366,7 @@ def images_and_seed(images, seed):
 
 
 def images_alone(images, seed):
-    """Return what a batch for training or encoding is made of."""
+    """Return what a batch for encoding is made of."""
     return images
 
 
@@ -356,13 +379,15 @@ def evaluate(encoder, decoder_logits, images, samples=50, seed=0):
     for batch, batch_seed in eval_dataset(images, images_and_seed, seed, "test", batch_size):
         found.append(bounds(encoder, decoder_logits, batch, samples, batch_seed))
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
-    reconstruction, kl, bound = (float(column.mean(dtype=float)) for column in columns)
+    reconstruction, kl, bound = (column.mean(axis=0, dtype=float) for column in columns)
     return {
-        "negative_elbo": reconstruction + kl,
-        "reconstruction": reconstruction,
-        "kl": kl,
-        "iwae_bound": bound,
+        "negative_elbo": float(reconstruction + kl.sum()),
+        "reconstruction": float(reconstruction),
+        "kl": float(kl.sum()),
+        "iwae_bound": float(bound),
         "iwae_samples": samples,
+        "kl_by_dimension": kl.tolist(),
+        "active_dimensions": int(np.sum(kl > ACTIVE_KL)),
     }
 
 
@@ -409,20 +434,19 @@ def add_class_label(axes, points, label, colour):
     axes.text(*middle, label, bbox=box, **style)
 
 
-def plot_manifold(path, codes, decoder, noun, side=20):
+def plot_manifold(path, decoder, noun, side=20):
     """Plot side x side decoded points of the plane, each for an equal share of the prior."""
-    directions, names, note = pca_projection(codes)
     prior = statistics.NormalDist()
     quantiles = [prior.inv_cdf((step + 0.5) / side) for step in range(side)]
     across, up = np.meshgrid(quantiles, quantiles[::-1])  # the first row is the top one
-    z = np.stack([across, up], axis=-1).reshape(-1, 2) @ directions
+    z = np.stack([across, up], axis=-1).reshape(-1, 2)
     tiles = decoder(tf.constant(z, tf.float32)).numpy()
     _, height, width, channels = tiles.shape
     image = tiles.reshape(side, side, height, width, channels).swapaxes(1, 2)
     image = image.reshape(side * height, side * width, channels)
     figure = Figure(figsize=(8, 8.5), layout="constrained")
-    title = f"Every point decodes to a {noun} (ticks: quantiles of the prior){note}"
-    axes = figure.add_subplot(title=title, xlabel=names[0], ylabel=names[1])
+    title = f"Every point decodes to a {noun} (ticks: quantiles of the prior)"
+    axes = figure.add_subplot(title=title, xlabel="z[0]", ylabel="z[1]")
     settings = {"extent": (0, side, 0, side), "interpolation_stage": "data"}  # less memory
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, **settings)
     ticks = np.arange(side) + 0.5
@@ -432,7 +456,23 @@ def plot_manifold(path, codes, decoder, noun, side=20):
     save_figure(path, figure)
 
 
-def plot_all(options, encoder, decoder, images, labels, history):
+def plot_traversals(path, code, kl_by_dimension, decoder, noun):
+    """Plot a decoded code (latent_dim,) with one number changed, a row for each dimension.
+
+    The ten dimensions of the largest KL are shown; the middle column is the code as it is.
+    """
+    dimensions = np.argsort(kl_by_dimension)[::-1][:10]
+    steps = np.linspace(-2, 2, 11)
+    z = np.tile(code, (len(dimensions), len(steps), 1))
+    for row, dimension in enumerate(dimensions):
+        z[row, :, dimension] += steps
+    decoded = decoder(z.reshape(-1, len(code)))
+    rows = tf.reshape(decoded, (*z.shape[:2], *decoded.shape[1:]))
+    title = f"The code of a {noun}, changed by -2 to 2 in its most active dimensions"
+    plot_image_rows(path, title, rows, [f"z[{dimension}]" for dimension in dimensions])
+
+
+def plot_all(options, encoder, decoder, images, labels, kl_by_dimension, history):
     """Plot the five pictures, from the first test images and the history of the training."""
     folder = options.images_dir
     noun = "digit" if options.data == "mnist" else "picture"
@@ -440,7 +480,10 @@ def plot_all(options, encoder, decoder, images, labels, history):
     batches = eval_dataset(images, images_alone, options.seed, "test")
     codes = np.concatenate([encoder(batch)[0] for batch in batches])
     plot_latent_space(folder / "vae_latent_space.png", codes, labels)
-    plot_manifold(folder / "vae_manifold.png", codes, decoder, noun)
+    if codes.shape[1] == 2:
+        plot_manifold(folder / "vae_manifold.png", decoder, noun)
+    else:
+        plot_traversals(folder / "vae_manifold.png", codes[0], kl_by_dimension, decoder, noun)
     rows = [images[:10] / 255, decoder(codes[:10])]
     numbers = "two" if codes.shape[1] == 2 else codes.shape[1]
     title = f"Each {noun} from {numbers} numbers, its z_mean"
@@ -461,7 +504,7 @@ def build_vae(train, options):
     shape = train.shape[1:]
     encoder = build_encoder(shape, options.latent_dim)
     decoder_logits = build_decoder(shape, options.latent_dim, float(train.mean() / 255))
-    vae = VAE(encoder, decoder_logits, options.beta, options.seed)
+    vae = VAE(encoder, decoder_logits, options.beta)
     vae.compile(keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99))
     return vae
 
@@ -474,23 +517,30 @@ def main(options):
     encoder, decoder_logits = vae.encoder, vae.decoder_logits
     if options.start_from:
         load_weights(options.start_from, {"encoder": encoder, "decoder": decoder_logits})
+    prepare = images_and_epsilon(options.latent_dim)
     log, checkpoints = fit(
         vae,
         [encoder, decoder_logits],
         (train, validation, test),
-        images_alone,
-        eval_dataset(validation, images_alone, options.seed, "validation"),
+        prepare,
+        eval_dataset(validation, prepare, options.seed, "validation"),
         options,
+        [KLWarning()],
     )
     if not log.is_chief:
         return
     results = evaluate(encoder, decoder_logits, test, options.importance_samples, options.seed)
     probabilities = layers.Activation("sigmoid", dtype="float32")(decoder_logits.output)
     decoder = keras.Model(decoder_logits.input, probabilities, name="decoder")
-    report(options, results, log, encoder.count_params() + decoder.count_params())
+    print_results(options, results, log.seconds)
+    active = results["active_dimensions"]
+    print(f"  active dimensions: {active} of {options.latent_dim} (KL above {ACTIVE_KL} nats)")
+    parameters = encoder.count_params() + decoder.count_params()
+    save_results(options, results, log, parameters)
     save(options.model_dir / "encoder.keras", encoder.save)
     save(options.model_dir / "decoder.keras", decoder.save)
-    plot_all(options, encoder, decoder, test, test_labels, log.history)
+    kl_by_dimension = results["kl_by_dimension"]
+    plot_all(options, encoder, decoder, test, test_labels, kl_by_dimension, log.history)
     checkpoints.keep(0)
     print(f"See {options.images_dir}/vae_manifold.png first. To generate images as files:")
     print(f"python examples/generate_digits.py --output DIR --model-dir {options.model_dir}")
@@ -951,15 +1001,20 @@ def save_figure(path, figure):
     save(path, write)
 
 
-def report(options, results, log, parameters):
-    """Print the results, and what to expect of a default run; write them and the history."""
+def print_results(options, results, seconds):
+    """Print the results, and what to expect of a default run."""
     free = ("seed", "resume", "model_dir", "images_dir")
-    now, usual = vars(options), vars(parse_options([]))
+    now = vars(options)
+    usual = vars(parse_options([]))
     is_default = all(now[name] == usual[name] for name in usual if name not in free)
-    print(f"\nmeans over the test images, after {log.seconds:.0f} s of training:")
+    print(f"\nmeans over the test images, after {seconds:.0f} s of training:")
     for key, name, unit, better, expected in METRICS:
         line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<16}{better:<18}"
         print(f"{line}expected {expected}" if is_default else line.rstrip())
+
+
+def save_results(options, results, log, parameters):
+    """Write the results with the options of the run, and the history."""
 
     def write_history(path):
         with path.open("w", newline="") as file:
@@ -971,7 +1026,7 @@ def report(options, results, log, parameters):
     def write_metrics(path):
         about = {"train_seconds": log.seconds, "parameters": parameters}
         about["keras"] = keras.__version__
-        path.write_text(json.dumps(results | now | about, indent=2, default=str) + "\n")
+        path.write_text(json.dumps(results | vars(options) | about, indent=2, default=str) + "\n")
 
     save(options.model_dir / "history.csv", write_history)
     save(options.model_dir / "metrics.json", write_metrics)

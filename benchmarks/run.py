@@ -187,7 +187,7 @@ def keras_vae(script):
     x = layers.Conv2DTranspose(64, 3, **settings)(x)
     x = layers.Conv2DTranspose(32, 3, **settings)(x)
     x = layers.Conv2DTranspose(1, 3, padding="same")(x)
-    return script.VAE(encoder, keras.Model(z, x), beta=1.0, seed=0)
+    return script.VAE(encoder, keras.Model(z, x), beta=1.0)
 
 
 def keras_denoiser(script):
@@ -233,7 +233,7 @@ def prepared(script, kind):
     def noisy_and_clean(clean, seed):
         return script.add_noise(clean, 0.5, seed), clean
 
-    return noisy_and_clean if kind == DENOISER else script.images_alone
+    return noisy_and_clean if kind == DENOISER else script.images_and_epsilon(2)
 
 
 def prepared_by_ours(script, kind):
@@ -244,7 +244,7 @@ def prepared_by_ours(script, kind):
         clean = script.mosaics(clean, mosaic_seed)
         return script.add_noise(clean, 0.5, noise_seed), clean
 
-    return with_mosaics if kind == DENOISER else script.images_alone
+    return with_mosaics if kind == DENOISER else script.images_and_epsilon(2)
 
 
 def compile_model(script, kind, model, optimizer):
@@ -364,7 +364,7 @@ def small_model(script, kind, train, run):
     rate = script.learning_rate(len(train), run)
     if kind == VAE:
         networks = small_vae(script, float(train.mean() / 255))
-        model = script.VAE(*networks, beta=run.beta, seed=run.seed)
+        model = script.VAE(*networks, beta=run.beta)
         optimizer = script.keras.optimizers.Adam(rate, beta_2=0.99)
     else:
         encoder, decoder = networks = small_denoiser(script)

@@ -72,7 +72,7 @@ def main(options):
         with vae_script.set_up(settings, len(train)).scope():
             vae = vae_script.build_vae(train, settings)
         plane = PlaneFrames(test[:3000] / 255, labels[:3000])
-        prepare = vae_script.images_alone
+        prepare = vae_script.images_and_epsilon(settings.latent_dim)
         vae_script.fit(
             vae,
             [vae.encoder, vae.decoder_logits],

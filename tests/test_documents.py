@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from types import SimpleNamespace
 
 import pytest
 from conftest import DENOISER, ROOT, VAE, load, run
@@ -86,8 +85,7 @@ def test_expected_results_are_the_measured_ones(script, tmp_path, capsys):
     assert len(runs) >= 10
     module = load(script)
     folders = ["--model-dir", str(tmp_path), "--seed", "1"]
-    finished = SimpleNamespace(history={}, seconds=1.0)
-    module.report(module.parse_options(folders), runs[0]["metrics"], finished, 1)
+    module.print_results(module.parse_options(folders), runs[0]["metrics"], 1.0)
     table = capsys.readouterr().out
     ranges = tables.expected_ranges(kind)
     for key, name, *_, expected in module.METRICS:
@@ -97,7 +95,7 @@ def test_expected_results_are_the_measured_ones(script, tmp_path, capsys):
         assert ranges[key] == pytest.approx((low, high), abs=0.51 * digit), name
         assert all(low <= run["metrics"][key] <= high for run in runs), name
     options = module.parse_options([*folders, "--epochs", "3"])
-    module.report(options, runs[0]["metrics"], finished, 1)
+    module.print_results(options, runs[0]["metrics"], 1.0)
     assert " expected " not in capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ import shutil
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,6 +178,26 @@ def test_generated_pictures(place, tmp_path):
     refused(example("generate_digits", *words, cwd=place), "sample-01.png exists; --force")
     worked("generate_digits", *words, "--force", "--seed", 1, cwd=place)
     assert (np.asarray(Image.open(tmp_path / "new" / files[0])) != pictures[0]).any()
+
+
+def test_pictures_generated_from_the_codes_of_data(place, tmp_path):
+    """The mixture gives points with the means and deviations of the codes."""
+    words = ["--count", 3, "--from-data", "photos.npz", "--output", tmp_path / "new"]
+    worked("generate_digits", *words, cwd=place)
+    names = ["prior_and_data.png", *(f"sample-{number}.png" for number in (1, 2, 3))]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
+    assert Image.open(tmp_path / "new" / names[0]).size[0] > 500
+    refused(example("generate_digits", *words, cwd=place), "sample-1.png exists; --force")
+
+    images = np.random.default_rng(0).integers(0, 256, (600, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images)
+    flat = images.reshape(600, -1)[:, :3] / 255 + [5, 0, 0]  # codes far from the prior
+    encoder = SimpleNamespace(input_shape=(None, 8, 8, 1))
+    encoder.predict = lambda x, **settings: (x.reshape(len(x), -1)[:, :3] + [5, 0, 0], -9.0)
+    mixture = module("generate_digits").fit_mixture(encoder, tmp_path / "x.npz", 0)
+    z, _ = mixture.sample(5000)
+    np.testing.assert_allclose(z.mean(axis=0), flat.mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(z.std(axis=0), flat.std(axis=0), atol=0.05)
 
 
 def test_encoded_images(place, tmp_path):

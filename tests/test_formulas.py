@@ -27,7 +27,7 @@ def test_bernoulli_likelihood(vae):
 def test_gaussian_kl(vae):
     z_mean, z_log_sigma = RANDOM.normal(size=(2, 7, 3))
     sigma = np.exp(z_log_sigma)
-    expected = (np.log(1 / sigma) + (sigma**2 + z_mean**2) / 2 - 0.5).sum(axis=1)
+    expected = np.log(1 / sigma) + (sigma**2 + z_mean**2) / 2 - 0.5
     np.testing.assert_allclose(vae.kl_to_standard_normal(z_mean, z_log_sigma), expected)
 
 
@@ -128,7 +128,7 @@ def networks(vae):
     model = vae.VAE(*networks)
     model.compile(keras.optimizers.Adam(1e-3))
     options = vae.parse_options(["--epochs", "3"])
-    batches = vae.train_dataset(train, lambda images, seed: images, options)
+    batches = vae.train_dataset(train, vae.images_and_epsilon(2), options)
     model.fit(batches, shuffle=False, verbose=0)
     return networks
 
@@ -136,9 +136,11 @@ def networks(vae):
 def test_the_loss_is_the_mean_over_images(vae, networks):
     """By Keras's evaluate, with the last batch smaller than the others, and with beta."""
     images = vae.load_images("mnist", 3000)[2][:40]
-    model = vae.VAE(*networks, beta=4.0, seed=7)
+    model = vae.VAE(*networks, beta=4.0)
     model.compile()
-    batches = vae.eval_dataset(images, lambda images, seed: images, 0, "test", batch_size=25)
+    batches = vae.eval_dataset(images, vae.images_and_epsilon(2), 0, "test", batch_size=25)
+    first, second = (epsilon.numpy() for _, epsilon in batches)
+    assert not np.isin(first, second).any()  # every batch has an epsilon of its own
     found = model.evaluate(batches, verbose=0, return_dict=True)
     z_mean, z_log_sigma = (np.asarray(part, float) for part in networks[0](images / 255))
     kl = (-z_log_sigma + (np.exp(2 * z_log_sigma) + z_mean**2) / 2 - 0.5).sum(axis=1).mean()
@@ -169,5 +171,38 @@ def test_iwae_bound(vae, networks):
     kl = (-z_log_sigma + (np.exp(2 * z_log_sigma) + z_mean**2) / 2 - 0.5).sum(axis=1)
     assert found["reconstruction"] == pytest.approx(-log_p_x.mean(), abs=1e-2)
     assert found["kl"] == pytest.approx(kl.mean(), abs=1e-4)
+    kl_by_dimension = (-z_log_sigma + (np.exp(2 * z_log_sigma) + z_mean**2) / 2 - 0.5).mean(axis=0)
+    assert found["kl_by_dimension"] == pytest.approx(kl_by_dimension, abs=1e-4)
+    assert found["active_dimensions"] == 2
     assert found["negative_elbo"] == pytest.approx(kl.mean() - log_p_x.mean(), abs=1e-2)
     assert found["iwae_bound"] == pytest.approx(bound.mean(), abs=1e-2)
+
+
+def test_traversals_change_the_most_active_dimensions(vae, monkeypatch, tmp_path):
+    found = {}
+    monkeypatch.setattr(vae, "plot_image_rows", lambda path, *texts: found.update(all=texts))
+    code = np.arange(12.0)
+    kl = [0.1 * (dimension % 5) + 0.001 * dimension for dimension in range(12)]
+
+    def decoder(z):
+        return vae.tf.reshape(z, (len(z), 3, 4, 1))
+
+    vae.plot_traversals(tmp_path / "a.png", code, kl, decoder, "picture")
+    _, rows, names = found["all"]
+    assert names == [f"z[{dimension}]" for dimension in (9, 4, 8, 3, 7, 2, 11, 6, 1, 10)]
+    changes = np.reshape(rows, (10, 11, 12)) - code
+    for row, dimension in zip(changes, (9, 4, 8, 3, 7, 2, 11, 6, 1, 10), strict=True):
+        np.testing.assert_allclose(row[:, dimension], np.linspace(-2, 2, 11), atol=1e-12)
+        assert not np.delete(row, dimension, axis=1).any()
+
+
+@pytest.mark.parametrize("kl", [0.05, 0.15])
+def test_a_kl_term_near_zero_is_said(kl, vae, capsys):
+    """After the first epoch and the last."""
+    warning = vae.KLWarning()
+    warning.set_params({"epochs": 3})
+    warning.set_model(keras.Sequential())
+    for epoch in range(3):
+        warning.on_epoch_end(epoch, {"val_kl": kl})
+    said = capsys.readouterr().out
+    assert said.count("the KL term is near zero") == said.count("\n") == (2 if kl < 0.1 else 0)
