@@ -21,6 +21,7 @@ Pairs, to train the denoiser on noise of your own: a folder of the same names in
 """
 
 import gzip
+import hashlib
 import math
 import zlib
 from collections import Counter
@@ -378,6 +379,23 @@ def need_folder(path):
     common.fail(f"{path}: accepted: a folder of pictures, or IDX files")
 
 
+def say_if_copied(paths):
+    """Say how many files have the content of another one: such a pair may end in two parts."""
+    sizes = Counter(path.stat().st_size for path in paths)
+    contents = Counter()
+    for path in paths:
+        if sizes[path.stat().st_size] > 1:
+            with path.open("rb") as file:
+                contents[hashlib.file_digest(file, "sha256").digest()] += 1
+    copies = contents.total() - len(contents)
+    if copies:
+        print(
+            f"{copies:,} of {len(paths):,} pictures are copies of others (or links to them);",
+            end=" ",
+        )
+        print("remove them: a picture both in training and test makes the test too easy")
+
+
 def main(options):
     if options.folder.is_file():
         arrays = idx_arrays([options.folder])
@@ -389,6 +407,7 @@ def main(options):
         if not paths:
             text = f"{options.folder} has no pictures; accepted: {', '.join(common.FORMATS)}"
             common.fail(f"{text}, or IDX files named *-ubyte or *-ubyte.gz")
+        say_if_copied(paths)
         arrays = picture_arrays(paths, options)
     for name, array in arrays.items():
         if name.startswith("x"):

@@ -366,6 +366,19 @@ def test_what_is_skipped_is_counted(tmp_path):
     assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 9
 
 
+def test_copies_are_counted(tmp_path):
+    fill(tmp_path / "in", 20)
+    for index in (1, 2):
+        shutil.copy(tmp_path / "in" / f"{index}.png", tmp_path / "in" / f"copy{index}.png")
+    (tmp_path / "in" / "link.png").symlink_to("1.png")
+    said = worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
+    assert "3 of 23 pictures are copies of others" in said
+    assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 23
+    fill(tmp_path / "other", 20)
+    said = worked("pictures_to_npz", "other", "--output", "y.npz", cwd=tmp_path)
+    assert "copies" not in said
+
+
 def test_damaged_pictures_are_listed_at_once(tmp_path):
     fill(tmp_path / "in")
     for index in range(12):
