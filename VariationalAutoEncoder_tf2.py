@@ -250,7 +250,7 @@ def kl_to_standard_normal(z_mean, z_log_sigma):
 
 
 def images_and_epsilon(latent_dim):
-    """Return what makes a batch for training: images, and epsilon ~ N(0, I) (n, latent_dim)."""
+    """Return what makes a batch for validation: images, and epsilon ~ N(0, I) (n, latent_dim)."""
 
     def prepare(images, seed):
         shape = (tf.shape(images)[0], latent_dim)
@@ -262,14 +262,15 @@ def images_and_epsilon(latent_dim):
 class VAE(keras.Model):
     """An encoder and a decoder of logits, trained by the loss at the top of the file.
 
-    A batch is images and epsilon, so that a run that is resumed draws the same epsilon.
+    A batch for training is images; one for validation has epsilon, too, the same in every epoch.
     """
 
-    def __init__(self, encoder, decoder_logits, beta=1.0):
+    def __init__(self, encoder, decoder_logits, beta=1.0, seed=0):
         super().__init__()
         self.encoder = encoder
         self.decoder_logits = decoder_logits
         self.beta = beta
+        self.seed = seed
         names = ("loss", "reconstruction", "kl")
         self.trackers = [keras.metrics.Mean(name) for name in names]
 
@@ -291,9 +292,13 @@ class VAE(keras.Model):
             tracker.update_state(values)
         return self.get_metrics_result()
 
-    def train_step(self, batch):
-        images, epsilon = batch
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    def train_step(self, images):
+        context = tf.distribute.get_replica_context()
+        replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        step = self.optimizer.iterations * replicas + tf.cast(replica, tf.int64)
+        seed = stateless_seed(self.seed, "training", step)
+        shape = (tf.shape(images)[0], self.decoder_logits.input_shape[-1])
+        epsilon = tf.random.stateless_normal(shape, seed)
         with tf.GradientTape() as tape:
             losses = self.loss_terms(images, epsilon, training=True)
             loss = tf.reduce_mean(losses[0]) / replicas  # the optimizer sums over the replicas
@@ -366,7 +371,7 @@ def images_and_seed(images, seed):
 
 
 def images_alone(images, seed):
-    """Return what a batch for encoding is made of."""
+    """Return what a batch for training or encoding is made of."""
     return images
 
 
@@ -504,7 +509,7 @@ def build_vae(train, options):
     shape = train.shape[1:]
     encoder = build_encoder(shape, options.latent_dim)
     decoder_logits = build_decoder(shape, options.latent_dim, float(train.mean() / 255))
-    vae = VAE(encoder, decoder_logits, options.beta)
+    vae = VAE(encoder, decoder_logits, options.beta, options.seed)
     vae.compile(keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99))
     return vae
 
@@ -517,13 +522,13 @@ def main(options):
     encoder, decoder_logits = vae.encoder, vae.decoder_logits
     if options.start_from:
         load_weights(options.start_from, {"encoder": encoder, "decoder": decoder_logits})
-    prepare = images_and_epsilon(options.latent_dim)
+    with_epsilon = images_and_epsilon(options.latent_dim)
     log, checkpoints = fit(
         vae,
         [encoder, decoder_logits],
         (train, validation, test),
-        prepare,
-        eval_dataset(validation, prepare, options.seed, "validation"),
+        images_alone,
+        eval_dataset(validation, with_epsilon, options.seed, "validation"),
         options,
         [KLWarning()],
     )

@@ -187,7 +187,7 @@ def keras_vae(script):
     x = layers.Conv2DTranspose(64, 3, **settings)(x)
     x = layers.Conv2DTranspose(32, 3, **settings)(x)
     x = layers.Conv2DTranspose(1, 3, padding="same")(x)
-    return script.VAE(encoder, keras.Model(z, x), beta=1.0)
+    return script.VAE(encoder, keras.Model(z, x), beta=1.0, seed=0)
 
 
 def keras_denoiser(script):
@@ -228,12 +228,17 @@ BASELINES = {  # name: script whose data, loss and evaluation it shares, model, 
 
 
 def prepared(script, kind):
-    """Return what makes a batch for evaluation, and for the training of a baseline."""
+    """Return what makes a batch for the training of a baseline."""
 
     def noisy_and_clean(clean, seed):
         return script.add_noise(clean, 0.5, seed), clean
 
-    return noisy_and_clean if kind == DENOISER else script.images_and_epsilon(2)
+    return noisy_and_clean if kind == DENOISER else script.images_alone
+
+
+def prepared_for_evaluation(script, kind):
+    """Return what makes a batch for validation, and for the denoiser's test."""
+    return script.images_and_epsilon(2) if kind == VAE else prepared(script, kind)
 
 
 def prepared_by_ours(script, kind):
@@ -244,7 +249,7 @@ def prepared_by_ours(script, kind):
         clean = script.mosaics(clean, mosaic_seed)
         return script.add_noise(clean, 0.5, noise_seed), clean
 
-    return with_mosaics if kind == DENOISER else script.images_and_epsilon(2)
+    return with_mosaics if kind == DENOISER else script.images_alone
 
 
 def compile_model(script, kind, model, optimizer):
@@ -293,10 +298,11 @@ def baseline(name, options):
             model = build(script)
             compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
         networks = [model.encoder, model.decoder_logits] if kind == VAE else [model]
-        prepare = prepared(script, kind)
+        training = prepared(script, kind)
+        prepare = prepared_for_evaluation(script, kind)
         test_dataset = script.eval_dataset(test, prepare, seed, "test")
         parts = [train, test, test]  # the test images in place of validation images
-        log, checkpoints = script.fit(model, networks, parts, prepare, test_dataset, run)
+        log, checkpoints = script.fit(model, networks, parts, training, test_dataset, run)
         metrics = final_metrics(script, kind, model, networks, test, prepare, seed)
         metrics |= {"train_seconds": log.seconds, "epochs": epochs, "parameters": parameters(model)}
         keep(part="baseline", program=name, seed=seed, metrics=metrics, history=log.history)
@@ -364,7 +370,7 @@ def small_model(script, kind, train, run):
     rate = script.learning_rate(len(train), run)
     if kind == VAE:
         networks = small_vae(script, float(train.mean() / 255))
-        model = script.VAE(*networks, beta=run.beta)
+        model = script.VAE(*networks, beta=run.beta, seed=run.seed)
         optimizer = script.keras.optimizers.Adam(rate, beta_2=0.99)
     else:
         encoder, decoder = networks = small_denoiser(script)
@@ -387,7 +393,7 @@ def small(options):
             train, validation, test, _ = script.load_images("mnist")
             with script.set_up(run, len(train)).scope():
                 model, networks = small_model(script, kind, train, run)
-            prepare = prepared(script, kind)
+            prepare = prepared_for_evaluation(script, kind)
             validation_dataset = script.eval_dataset(validation, prepare, seed, "validation")
             log, checkpoints = script.fit(
                 model,

@@ -399,9 +399,8 @@ and numbers of epochs. They differ from the published recipes in this:
 The 5x5x64 denoiser of older tutorials would take an hour for its 25 epochs; it was trained for 12.
 The metrics of all three baselines were measured with earlier versions of our scripts. The default
 runs of three seeds, the long and the shorter runs, likelihoods, speeds and costs were measured
-before the order of an epoch was drawn in another way, and all runs of the VAE before its epsilon
-was; the ten runs under "Expected results" hold seven of the present order for each script, with the
-same results.
+before the order of an epoch was drawn in another way; the ten runs under "Expected results" hold
+seven of the present one for each script, with the same results.
 {small}
 ## VAE, in nats
 

@@ -72,13 +72,13 @@ def main(options):
         with vae_script.set_up(settings, len(train)).scope():
             vae = vae_script.build_vae(train, settings)
         plane = PlaneFrames(test[:3000] / 255, labels[:3000])
-        prepare = vae_script.images_and_epsilon(settings.latent_dim)
+        with_epsilon = vae_script.images_and_epsilon(settings.latent_dim)
         vae_script.fit(
             vae,
             [vae.encoder, vae.decoder_logits],
             (train, validation, test),
-            prepare,
-            vae_script.eval_dataset(validation, prepare, settings.seed, "validation"),
+            vae_script.images_alone,
+            vae_script.eval_dataset(validation, with_epsilon, settings.seed, "validation"),
             settings,
             callbacks=[plane],
         )

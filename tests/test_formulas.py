@@ -128,7 +128,7 @@ def networks(vae):
     model = vae.VAE(*networks)
     model.compile(keras.optimizers.Adam(1e-3))
     options = vae.parse_options(["--epochs", "3"])
-    batches = vae.train_dataset(train, vae.images_and_epsilon(2), options)
+    batches = vae.train_dataset(train, vae.images_alone, options)
     model.fit(batches, shuffle=False, verbose=0)
     return networks
 
