@@ -560,6 +560,7 @@ DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
 DARK = 64  # of 255: images that have no greater value may be meant otherwise
 EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
 EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
+NO_MEMORY = "not enough memory; accepted: fewer images"
 
 
 class InputError(ValueError):
@@ -610,8 +611,8 @@ def open_arrays(source):
             if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
                 raise ValueError("a file of another kind")
         arrays = np.load(path, allow_pickle=False)
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise InputError(f"--data {source}: {NO_MEMORY}; {error}") from error
     except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
         accepted = "accepted: mnist, fashion_mnist, an .npz or .npy file"
         advice = "examples/pictures_to_npz.py makes one of folders and other files, or says how"
@@ -627,8 +628,8 @@ def read_array(arrays, name, source):
     """Return one array of a file, which may be damaged."""
     try:
         return np.asarray(arrays[name])
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise InputError(f"{source}: {name}: {NO_MEMORY}; {error}") from error
     except Exception as error:  # zipfile, zlib and NumPy raise many types of errors
         text = f"{source}: {name} cannot be read; accepted: an array of numbers or text"
         raise InputError(f"{text}, never of Python objects (pickle); {error}") from error
@@ -1077,8 +1078,7 @@ if __name__ == "__main__":
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         fail(f"{error}; accepted: folders that can be written to")
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        advice = "fewer images or a smaller --batch-size may help"
-        fail(f"no memory or no disk space left; {advice}; {error}")
+        fail(f"no memory or no disk space left; a smaller --batch-size may help; {error}")
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)  # as a shell reports it

@@ -259,7 +259,7 @@ def test_arrays_that_no_memory_holds(script, tmp_path):
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + math.prod(shape))  # a hole, which takes no space on the disk
     process = run(script, "--data", "large.npy", cwd=tmp_path)
-    refused(process, "no memory or no disk space left; fewer images or a smaller --batch-size")
+    refused(process, "--data large.npy: not enough memory; accepted: fewer images; ")
 
 
 # ---- Folders of pictures -------------------------------------------------------------------------
