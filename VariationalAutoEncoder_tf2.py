@@ -376,7 +376,7 @@ def images_alone(images, seed):
 
 
 def evaluate(encoder, decoder_logits, images, samples=50, seed=0):
-    """Return the negative ELBO, its two parts and the IWAE bound: means over uint8 images."""
+    """Return the METRICS and the KL of each dimension: means over uint8 images."""
     # As many images at a time as have the pixels of 5,000 digits when decoded, about 200 MB.
     batch_size = max(1, 5000 * 28 * 28 // (samples * images[0].size))
     bounds = tf.function(elbo_and_iwae_bound, autograph=False)

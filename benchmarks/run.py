@@ -413,14 +413,14 @@ def small(options):
 # ---- Likelihood of a VAE on the plane ------------------------------------------------------------
 
 
-def log_likelihood_by_quadrature(script, decoder, images, extent=6.0, step=0.02):
+def log_likelihood_by_quadrature(script, decoder_logits, images, extent=6.0, step=0.02):
     """Return log p(x) in nats of each image, the integral of p(x|z) p(z) over a grid of the plane.
 
     log p(x|z) of all images at all grid points is one matrix product, for a slice of the grid at a
     time: x * logit summed over pixels, minus the softplus, which does not depend on the image.
 
     Args:
-        decoder: from z (n, 2) to logits.
+        decoder_logits: from z (n, 2) to logits.
         images: float32 (n, pixels), in [0, 1].
     """
     tf, np = script.tf, script.np
@@ -428,7 +428,7 @@ def log_likelihood_by_quadrature(script, decoder, images, extent=6.0, step=0.02)
     total = tf.fill(len(images), -np.inf)
     for x in axis:
         z = tf.constant(np.stack([np.full_like(axis, x), axis], axis=1), tf.float32)
-        logits = tf.reshape(decoder(z), (len(axis), -1))
+        logits = tf.reshape(decoder_logits(z), (len(axis), -1))
         prior = script.log_normal_density(z) - tf.reduce_sum(tf.nn.softplus(logits), axis=1)
         joint = tf.matmul(images, logits, transpose_b=True) + prior  # (images, points)
         total = tf.reduce_logsumexp(tf.stack([total, tf.reduce_logsumexp(joint, axis=1)]), axis=0)
@@ -453,11 +453,11 @@ def likelihood(options):
         folder = folder_of(VAE, line["seed"], line["arguments"])
         names = ("encoder", "decoder")
         encoder, decoder = (script.keras.models.load_model(folder / f"{n}.keras") for n in names)
-        logits = script.keras.Model(decoder.input, decoder.layers[-1].input)
-        found = script.evaluate(encoder, logits, grey, 500, line["seed"])
+        decoder_logits = script.keras.Model(decoder.input, decoder.layers[-1].input)
+        found = script.evaluate(encoder, decoder_logits, grey, 500, line["seed"])
         flat = tf.constant(grey.reshape(len(grey), -1) / 255, tf.float32)
-        quadrature = log_likelihood_by_quadrature(script, logits, flat)
-        on_binary = script.evaluate(encoder, logits, binary, 50, 0)
+        quadrature = log_likelihood_by_quadrature(script, decoder_logits, flat)
+        on_binary = script.evaluate(encoder, decoder_logits, binary, 50, 0)
         keep(**key, metrics=found, quadrature=float(quadrature.mean()), binary=on_binary)
 
 

@@ -29,19 +29,20 @@ COMPONENTS = 50  # of the mixture
 IMAGES = 20_000  # to fit it to, at most: 400 for a component
 
 
-def targets(options):
-    """Return the files to write."""
+def sample_paths(options):
+    """Return the files of the samples."""
     digits = len(str(options.count))
     numbers = range(1, options.count + 1)
-    files = [options.output / f"sample-{number:0{digits}}.png" for number in numbers]
-    return [*files, options.output / "prior_and_data.png"] if options.from_data else files
+    return [options.output / f"sample-{number:0{digits}}.png" for number in numbers]
 
 
 if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
+    targets = sample_paths(options)
     if options.from_data:
         common.need_models(options.model_dir, ["encoder.keras"])
-    common.refuse_to_overwrite(targets(options), options)
+        targets.append(options.output / "prior_and_data.png")
+    common.refuse_to_overwrite(targets, options)
 with common.quiet_imports():
     import numpy as np
     from matplotlib.figure import Figure
@@ -81,15 +82,17 @@ def draw_both(path, decoder, prior, data):
 def main(options):
     decoder = common.load_model(options.model_dir / "decoder.keras")
     count = max(40, options.count)
-    z = np.random.default_rng(options.seed).normal(size=(count, *decoder.input_shape[1:]))
+    draw = np.random.default_rng(options.seed)
+    z = draw.normal(size=(count, *decoder.input_shape[1:]))
     if options.from_data:
         encoder = common.load_model(options.model_dir / "encoder.keras")
         mixture = fit_mixture(encoder, options.from_data, options.seed)
-        prior, (z, _) = z, mixture.sample(count)
-        z = np.random.default_rng(options.seed).permutation(z)  # they come by components
+        by_component, _ = mixture.sample(count)
+        prior = z
+        z = draw.permutation(by_component)
         draw_both(options.output / "prior_and_data.png", decoder, prior, z)
     images = np.uint8(np.rint(255 * decode(decoder, z[: options.count])))
-    for target, image in zip(targets(options), images, strict=False):
+    for target, image in zip(sample_paths(options), images, strict=True):
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         with common.new_file(target) as unfinished:
             picture.save(unfinished)

@@ -389,10 +389,8 @@ def say_if_copied(paths):
                 contents[hashlib.file_digest(file, "sha256").digest()] += 1
     copies = contents.total() - len(contents)
     if copies:
-        print(
-            f"{copies:,} of {len(paths):,} pictures are copies of others (or links to them);",
-            end=" ",
-        )
+        found = f"{copies:,} of {len(paths):,} pictures are copies of others or links to them"
+        print(f"{found};", end=" ")
         print("remove them: a picture both in training and test makes the test too easy")
 
 

@@ -154,13 +154,13 @@ def test_iwae_bound(vae, networks):
     """The results of `evaluate` against their formulas in float64, from the same draws."""
     images = vae.load_images("mnist", 3000)[2][:40]
     found = vae.evaluate(*networks, images, samples=50, seed=3)
-    encoder, decoder = networks
+    encoder, decoder_logits = networks
     x = images / 255.0
     z_mean, z_log_sigma = (np.asarray(part, float) for part in encoder(x))
     seed = vae.stateless_seed(3, "test", 0)
     epsilon = vae.tf.random.stateless_normal((50, len(x), 2), seed).numpy()
     z = z_mean + np.exp(z_log_sigma) * epsilon
-    logits = np.asarray(decoder(z.reshape(-1, 2)), float).reshape(50, *x.shape)
+    logits = np.asarray(decoder_logits(z.reshape(-1, 2)), float).reshape(50, *x.shape)
     p = sigmoid(logits)
     log_p_x = (x * np.log(p) + (1 - x) * np.log1p(-p)).sum(axis=(2, 3, 4))
     log_p_z = (-(z**2) / 2 - np.log(2 * np.pi) / 2).sum(axis=2)
