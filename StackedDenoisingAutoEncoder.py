@@ -34,6 +34,7 @@ from pathlib import Path
 MODEL_DIR = Path("models/denoiser")
 EPOCHS = 8
 NOISE = 0.5  # a digit is hard to read then
+LEARNING_RATE = 4e-3  # peak
 BATCH_DIVISOR = 4  # a mosaic has four images, and each device gets whole mosaics
 
 
@@ -78,7 +79,7 @@ def parse_options(arguments=None):
     parser.description = description
     parser.epilog = f"examples:\n{examples}"
     parser.error = fail
-    parser.add_argument("--version", action="version", version="1.1.0")
+    parser.add_argument("--version", action="version", version="1.2.0")
     add_own_options(parser)
 
     group = parser.add_argument_group("data")
@@ -90,8 +91,10 @@ def parse_options(arguments=None):
     rate = number(float, 1e-9, 10)
     group.add_argument("--epochs", type=count, default=EPOCHS, help="passes over the images")
     group.add_argument("--batch-size", type=count, default=64, help="images in a step")
-    group.add_argument("--learning-rate", type=rate, default=4e-3, help="peak, after warm-up")
+    text = "peak, after warm-up"
+    group.add_argument("--learning-rate", type=rate, default=LEARNING_RATE, help=text)
     group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, help="random seed")
+    group.add_argument("--bfloat16", action="store_true", help="compute in mixed precision")
     group = group.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="continue the run in MODEL_DIR")
     group.add_argument("--start-from", type=Path, help="MODEL_DIR of a run to train further")
@@ -100,9 +103,6 @@ def parse_options(arguments=None):
     group.add_argument("--model-dir", type=Path, default=MODEL_DIR, help="for the models")
     text = "for the pictures; without it images, or MODEL_DIR if that is given"
     group.add_argument("--images-dir", type=Path, help=text)
-
-    group = parser.add_argument_group("hardware")
-    group.add_argument("--bfloat16", action="store_true", help="compute in mixed precision")
 
     options = parser.parse_args(arguments)
     if options.data not in ("mnist", "fashion_mnist") and not os.path.exists(options.data):
@@ -221,27 +221,6 @@ def psnr(clean, logits):
     """Return the peak signal-to-noise ratio of each image (n,), 10 log10(1 / MSE), in dB."""
     mse = tf.reduce_mean((clean - tf.sigmoid(logits)) ** 2, axis=(1, 2, 3))
     return -10 * keras.ops.log10(tf.maximum(mse, 10 ** (-MAX_PSNR / 10)))
-
-
-class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon for the kernels of convolutions, too; AdamW trains the biases.
-
-    A kernel becomes a matrix: all axes but the last, last axis. The update of a matrix is
-    nearly orthogonal: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled
-    as in Liu et al. 2025, https://arxiv.org/abs/2502.16982, eq. 4.
-    """
-
-    def _should_use_adamw(self, variable):
-        return len(variable.shape) < 2
-
-    def zeropower_via_newtonschulz5(self, x, steps):
-        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
-        update = super().zeropower_via_newtonschulz5(matrix, steps)
-        return keras.ops.reshape(update, x.shape)
-
-    def lr_adjust(self, x):
-        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
-        return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
 
 # ---- Evaluation and plots
@@ -646,6 +625,29 @@ def learning_rate(image_count, options):
         warmup_steps=warm_up,
         decay_steps=steps - warm_up,
     )
+
+
+class ConvMuon(keras.optimizers.Muon):
+    """Keras's Muon for the kernels of convolutions; AdamW trains all other variables.
+
+    `exclude_layers` has parts of the names of layers that AdamW trains, too. A kernel becomes
+    a matrix: all axes but the last, last axis. The update of a matrix is nearly orthogonal:
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled as in Liu et al.
+    2025, https://arxiv.org/abs/2502.16982, eq. 4.
+    """
+
+    def _should_use_adamw(self, variable):
+        is_excluded = any(name in variable.path for name in self.exclude_layers)
+        return is_excluded or len(variable.shape) != 4
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
+        update = super().zeropower_via_newtonschulz5(matrix, steps)
+        return keras.ops.reshape(update, x.shape)
+
+    def lr_adjust(self, x):
+        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
+        return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
 
 def load_weights(folder, models):

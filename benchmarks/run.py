@@ -31,7 +31,9 @@ BUDGETS = (["--epochs", "1"], ["--epochs", "2"])  # shorter runs
 OURS_SEEDS = (0, 1, 2)
 SPREAD_SEEDS = (0, 1, 2, 3, 4)  # of the part spread, each with two threads and with one
 LARGE = {"uint8": 202_599, "float32": 50_000}  # images of 64 x 64 x 3; the first as in CelebA
+BINARIZED_DIMS = (2, 10, 20)
 LONG = ["--epochs", "48", "--learning-rate", "0.002"]
+DIMENSIONS = (["--latent-dim", "10", "--epochs", "10"], ["--latent-dim", "32", "--epochs", "10"])
 
 # ---- Results -------------------------------------------------------------------------------------
 
@@ -168,26 +170,27 @@ def load(script):
     return module
 
 
-def keras_vae(script):
-    """Return the model of the Keras VAE example, with its 16 wide bottleneck before the plane.
+def keras_vae(script, shape=(28, 28, 1), latent_dim=2):
+    """Return the model of the Keras VAE example, with its 16 wide bottleneck before the code.
 
     https://keras.io/examples/generative/vae/
     """
     keras, layers = script.keras, script.layers
     settings = {"strides": 2, "padding": "same", "activation": "relu"}
-    x = image = keras.Input((28, 28, 1))
+    height, width = (side // 4 for side in shape[:2])  # 7, 7
+    x = image = keras.Input(shape)
     x = layers.Conv2D(32, 3, **settings)(x)
     x = layers.Conv2D(64, 3, **settings)(x)
     x = layers.Dense(16, activation="relu")(layers.Flatten()(x))
     # The example's layer gives log sigma^2; ours is half of that.
-    encoder = keras.Model(image, [layers.Dense(2)(x), 0.5 * layers.Dense(2)(x)])
-    x = z = keras.Input((2,))
-    x = layers.Dense(7 * 7 * 64, activation="relu")(x)
-    x = layers.Reshape((7, 7, 64))(x)
+    encoder = keras.Model(image, [layers.Dense(latent_dim)(x), 0.5 * layers.Dense(latent_dim)(x)])
+    x = z = keras.Input((latent_dim,))
+    x = layers.Dense(height * width * 64, activation="relu")(x)
+    x = layers.Reshape((height, width, 64))(x)
     x = layers.Conv2DTranspose(64, 3, **settings)(x)
     x = layers.Conv2DTranspose(32, 3, **settings)(x)
-    x = layers.Conv2DTranspose(1, 3, padding="same")(x)
-    return script.VAE(encoder, keras.Model(z, x), beta=1.0, seed=0)
+    x = layers.Conv2DTranspose(shape[2], 3, padding="same")(x)
+    return script.VAE(encoder, keras.Model(z, x))
 
 
 def keras_denoiser(script):
@@ -228,17 +231,12 @@ BASELINES = {  # name: script whose data, loss and evaluation it shares, model, 
 
 
 def prepared(script, kind):
-    """Return what makes a batch for the training of a baseline."""
+    """Return what makes a batch for a baseline, and for any validation."""
 
     def noisy_and_clean(clean, seed):
         return script.add_noise(clean, 0.5, seed), clean
 
-    return noisy_and_clean if kind == DENOISER else script.images_alone
-
-
-def prepared_for_evaluation(script, kind):
-    """Return what makes a batch for validation, and for the denoiser's test."""
-    return script.images_and_epsilon(2) if kind == VAE else prepared(script, kind)
+    return noisy_and_clean if kind == DENOISER else script.images_and_epsilon(2)
 
 
 def prepared_by_ours(script, kind):
@@ -249,7 +247,7 @@ def prepared_by_ours(script, kind):
         clean = script.mosaics(clean, mosaic_seed)
         return script.add_noise(clean, 0.5, noise_seed), clean
 
-    return with_mosaics if kind == DENOISER else script.images_alone
+    return with_mosaics if kind == DENOISER else script.images_and_epsilon(2)
 
 
 def compile_model(script, kind, model, optimizer):
@@ -298,11 +296,10 @@ def baseline(name, options):
             model = build(script)
             compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
         networks = [model.encoder, model.decoder_logits] if kind == VAE else [model]
-        training = prepared(script, kind)
-        prepare = prepared_for_evaluation(script, kind)
+        prepare = prepared(script, kind)
         test_dataset = script.eval_dataset(test, prepare, seed, "test")
         parts = [train, test, test]  # the test images in place of validation images
-        log, checkpoints = script.fit(model, networks, parts, training, test_dataset, run)
+        log, checkpoints = script.fit(model, networks, parts, prepare, test_dataset, run)
         metrics = final_metrics(script, kind, model, networks, test, prepare, seed)
         metrics |= {"train_seconds": log.seconds, "epochs": epochs, "parameters": parameters(model)}
         keep(part="baseline", program=name, seed=seed, metrics=metrics, history=log.history)
@@ -319,8 +316,8 @@ def small_vae(script, pixel_mean):
     keras, layers = script.keras, script.layers
     strided = {"strides": 2, "padding": "same"}
     x = image = keras.Input((28, 28, 1))
-    for filters in (8, 16, 32):  # to (n, 4, 4, 32)
-        x = layers.Conv2D(filters, 3, **strided, **script.RELU)(x)
+    for level, filters in enumerate((8, 16, 32)):  # to (n, 4, 4, 32)
+        x = layers.Conv2D(filters, 3, name=f"conv{level}", **strided, **script.RELU)(x)
     x = layers.Flatten()(x)
     for units in (64, 32):
         x = layers.Dense(units)(x)
@@ -370,8 +367,8 @@ def small_model(script, kind, train, run):
     rate = script.learning_rate(len(train), run)
     if kind == VAE:
         networks = small_vae(script, float(train.mean() / 255))
-        model = script.VAE(*networks, beta=run.beta, seed=run.seed)
-        optimizer = script.keras.optimizers.Adam(rate, beta_2=0.99)
+        model = script.VAE(*networks)
+        optimizer = script.vae_optimizer(rate)
     else:
         encoder, decoder = networks = small_denoiser(script)
         model = script.keras.Model(encoder.input, decoder(encoder.output))
@@ -393,7 +390,7 @@ def small(options):
             train, validation, test, _ = script.load_images("mnist")
             with script.set_up(run, len(train)).scope():
                 model, networks = small_model(script, kind, train, run)
-            prepare = prepared_for_evaluation(script, kind)
+            prepare = prepared(script, kind)
             validation_dataset = script.eval_dataset(validation, prepare, seed, "validation")
             log, checkpoints = script.fit(
                 model,
@@ -435,13 +432,18 @@ def log_likelihood_by_quadrature(script, decoder_logits, images, extent=6.0, ste
     return total.numpy() + 2 * math.log(step)
 
 
+def binarized_once(script, images):
+    """Return uint8 images with each pixel drawn as 0 or 255, always in the same way."""
+    draw = script.np.random.default_rng(0)
+    return script.np.uint8(255 * (draw.random(images.shape) < images / 255))
+
+
 def likelihood(options):
     """Compare the IWAE bound of trained VAEs with the integral, and grey with binary digits."""
     script = load(VAE)
-    np, tf = script.np, script.tf
+    tf = script.tf
     grey = script.load_images("mnist")[2]
-    draw = np.random.default_rng(0)
-    binary = np.uint8(255 * (draw.random(grey.shape) < grey / 255))
+    binary = binarized_once(script, grey)
     for line in results():
         if line["part"] not in ("ours", "long") or line["program"] != VAE:
             continue
@@ -459,6 +461,59 @@ def likelihood(options):
         quadrature = log_likelihood_by_quadrature(script, decoder_logits, flat)
         on_binary = script.evaluate(encoder, decoder_logits, binary, 50, 0)
         keep(**key, metrics=found, quadrature=float(quadrature.mean()), binary=on_binary)
+
+
+# ---- Binarized digits, as in papers --------------------------------------------------------------
+
+
+def prepared_binary(script, latent_dim):
+    """Return what makes a batch of digits of which each pixel is drawn anew as 0 or 1."""
+    with_epsilon = script.images_and_epsilon(latent_dim)
+    tf = script.tf
+
+    def prepare(images, seed):
+        pixel_seed, epsilon_seed = tf.unstack(tf.random.split(seed))
+        draws = tf.random.stateless_uniform(tf.shape(images), pixel_seed)
+        return with_epsilon(tf.cast(draws < images, tf.float32), epsilon_seed)
+
+    return prepare
+
+
+def binarized(options):
+    """Train long on digits binarized anew in every batch; test on digits binarized once."""
+    script = load(VAE)
+    for latent_dim in BINARIZED_DIMS:
+        for seed in options.seeds:
+            if is_done(part="binarized", latent_dim=latent_dim, seed=seed):
+                continue
+            folder = WORK / f"binarized{latent_dim}-seed{seed}"
+            words = [*LONG, "--latent-dim", str(latent_dim)]
+            run = options_of(script, folder, seed, *words)
+            train, validation, test, _ = script.load_images("mnist")
+            with script.set_up(run, len(train)).scope():
+                model = script.build_vae(train, run)
+            networks = [model.encoder, model.decoder_logits]
+            prepare = prepared_binary(script, latent_dim)
+            log, checkpoints = script.fit(
+                model,
+                networks,
+                [train, validation, test],
+                prepare,
+                script.eval_dataset(validation, prepare, seed, "validation"),
+                run,
+            )
+            metrics = script.evaluate(*networks, binarized_once(script, test), 500, seed)
+            metrics |= {"train_seconds": log.seconds, "epochs": run.epochs}
+            metrics |= {"parameters": parameters(model)}
+            keep(part="binarized", latent_dim=latent_dim, seed=seed, metrics=metrics)
+            checkpoints.keep(0)
+
+
+def own(options):
+    """Train on colour drawings: see own_pictures.py."""
+    import own_pictures
+
+    own_pictures.main(options)
 
 
 # ---- Speed ---------------------------------------------------------------------------------------
@@ -547,13 +602,19 @@ def memory(options):
 # ---- Command line --------------------------------------------------------------------------------
 
 PARTS = {
-    "ours": (runs("ours", SCRIPTS, []), "default runs of both scripts: about 6 minutes a seed"),
+    "ours": (runs("ours", SCRIPTS, []), "default runs of both scripts: about 7 minutes a seed"),
     "long": (runs("long", [VAE], LONG), "long runs of the VAE: 12 minutes a seed"),
     "budgets": (runs("budgets", SCRIPTS, *BUDGETS), "shorter runs: about 6 minutes a seed"),
     "keras-vae": (partial(baseline, "keras-vae"), "30 epochs: about 10 minutes a seed"),
     "keras-denoiser": (partial(baseline, "keras-denoiser"), "100 epochs: half an hour a seed"),
     "older-denoiser": (partial(baseline, "older-denoiser"), "25 epochs: about an hour a seed"),
     "likelihood": (likelihood, "IWAE bound, quadrature, binary digits: 3 minutes a model"),
+    "binarized": (binarized, "2, 10, 20 dimensions on binarized digits: an hour and more a seed"),
+    "dimensions": (
+        runs("dimensions", [VAE], *DIMENSIONS),
+        "10 epochs with 10 and with 32 dimensions: 10 minutes a seed",
+    ),
+    "own": (own, "colour drawings, beside two other VAEs: about half an hour"),
     "small": (small, "our recipes with small models: about 4 minutes a seed"),
     "spread": (spread, "default runs, seeds 0 to 4, one and two threads: about two hours"),
     "speed": (speed, "all trainings, timed alternately: about 5 minutes"),

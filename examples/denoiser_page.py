@@ -47,6 +47,12 @@ def can_run(layer, kind, config):
         return False
     if kind == "Add":
         return len({tensor.shape for tensor in layer.input}) == 1  # no broadcasting
+    if kind == "Concatenate":
+        return config["axis"] in (-1, 3)
+    if kind == "Rescaling":
+        return np.isscalar(config["scale"]) and np.isscalar(config["offset"])
+    if kind == "ReLU":
+        return (config["max_value"], config["negative_slope"], config["threshold"]) == (None, 0, 0)
     if kind not in ("Conv2D", "Conv2DTranspose"):
         return kind == "Activation"
     if config["padding"] != "same" or config["data_format"] != "channels_last":
@@ -62,6 +68,10 @@ def can_run(layer, kind, config):
 def describe(layer, kind, config, inputs):
     """Return a layer as the page runs it; kernels become (height, width, inputs, outputs)."""
     about = {"type": kind, "inputs": inputs, "activation": config.get("activation", "linear")}
+    if kind == "ReLU":
+        about |= {"type": "Activation", "activation": "relu"}
+    if kind == "Rescaling":
+        about |= {"scale": config["scale"], "offset": config["offset"]}
     if kind in ("Conv2D", "Conv2DTranspose"):
         kernel = layer.get_weights()[0]
         bias = layer.get_weights()[1] if layer.use_bias else np.zeros(layer.filters)

@@ -77,7 +77,7 @@ def main(options):
             vae,
             [vae.encoder, vae.decoder_logits],
             (train, validation, test),
-            vae_script.images_alone,
+            with_epsilon,
             vae_script.eval_dataset(validation, with_epsilon, settings.seed, "validation"),
             settings,
             callbacks=[plane],

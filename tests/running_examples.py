@@ -21,7 +21,7 @@ def worked(name, *words, cwd):
     """Run an example that has to end well and without a word on stderr; return what it printed."""
     process = example(name, *words, cwd=cwd)
     assert process.returncode == 0, process.stderr
-    assert process.stderr == ""
+    assert process.stderr == "", process.stderr
     return process.stdout
 
 

@@ -2,10 +2,12 @@
 
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import own_pictures
 import run as benchmarks
 import tables
 
@@ -33,3 +35,30 @@ def test_the_iwae_bound_rises_to_the_integral_over_the_plane(vae):
     bounds = [-estimates[2]["negative_elbo"], *(each["iwae_bound"] for each in estimates)]
     assert bounds == sorted(bounds)  # from the ELBO up, with the number of samples
     assert bounds[-1] == pytest.approx(integral, abs=0.1) and bounds[0] < integral - 0.5
+
+
+@pytest.mark.parametrize("name", own_pictures.PEERS)
+def test_a_peer_trains_on_images_of_any_size_by_the_clock(vae, name):
+    """One epoch where no time is left; reconstructions have the shape of the images."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (300, 40, 36, 3), dtype=np.uint8)
+    (encoder, decoder_logits), seconds, epochs = own_pictures.train_peer(vae, name, images, 0, 1)
+    assert epochs == 1 and 0 < seconds < 300
+    codes, _ = encoder(images[:2] / 255)
+    assert codes.shape == (2, 16) and decoder_logits(codes).shape == (2, 40, 36, 3)
+    psnr = own_pictures.reconstruction_psnr(vae, encoder, decoder_logits, images[:2])
+    decoded = 1 / (1 + np.exp(-np.asarray(decoder_logits(codes), float)))
+    squares = np.mean((decoded - images[:2] / 255) ** 2, axis=(1, 2, 3))
+    assert psnr == pytest.approx(np.mean(-10 * np.log10(squares)), abs=0.01)
+
+
+def test_digits_are_binarized_anew_in_every_batch(vae):
+    """Each pixel is 0 or 1, and 1 as often as its brightness says; epsilon comes with it."""
+    prepare = benchmarks.prepared_binary(vae, 3)
+    grey = np.full((4000, 2, 2, 1), 0.3, np.float32)
+    (first, epsilon), (second, _) = (prepare(grey, (0, seed)) for seed in (1, 2))
+    assert set(np.unique(first)) == {0, 1} and (first != second).numpy().any()
+    assert np.mean(first) == pytest.approx(0.3, abs=0.015)
+    assert epsilon.shape == (4000, 3) and np.std(epsilon) == pytest.approx(1, abs=0.03)
+    once = [benchmarks.binarized_once(vae, np.uint8(255 * grey)) for _ in range(2)]
+    assert set(np.unique(once[0])) == {0, 255} and (once[0] == once[1]).all()

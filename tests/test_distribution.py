@@ -49,10 +49,10 @@ def alone(tmp_path_factory):
 
 
 def assert_near(script, one, other):
-    """The denoiser computes the same; the VAE's replicas draw an epsilon each, within 0.5 nats."""
+    """All but the order of additions is the same: noise and epsilon come with the batches."""
     one, other = (metrics(folder / MODELS[script]) for folder in (one, other))
     names = [name for name, value in one.items() if isinstance(value, float)]
-    tolerance = {DENOISER: 1e-4, VAE: 0.5}[script]
+    tolerance = {DENOISER: 1e-4, VAE: 0.05}[script]
     assert len(names) >= 6
     assert [one[name] for name in names] == pytest.approx(
         [other[name] for name in names], abs=tolerance
@@ -114,28 +114,3 @@ def test_two_workers(alone, tmp_path, script=VAE):
     assert other.count("\n") == len(reported(other))  # the chief alone reports and writes
     assert not [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
     assert_near(script, alone[script], tmp_path / "0")
-
-
-DRAWS = """
-import tensorflow as tf
-(cpu,) = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from conftest import VAE, load
-vae = load(VAE)
-strategy = tf.distribute.MirroredStrategy()
-with strategy.scope():
-    model = vae.VAE(vae.build_encoder((8, 8, 1), 2), vae.build_decoder((8, 8, 1), 2))
-    model.compile(vae.keras.optimizers.Adam())
-    model.optimizer.build(model.trainable_variables)
-draws, draw = [], tf.random.stateless_normal
-tf.random.stateless_normal = lambda shape, seed: draws.append(draw(shape, seed)) or draws[-1]
-for _ in range(3):
-    strategy.run(model.train_step, args=(tf.zeros((4, 8, 8, 1)),))
-assert len({each.numpy().tobytes() for each in draws}) == len(draws) == 6
-"""
-
-
-def test_the_replicas_of_the_vae_draw_an_epsilon_each():
-    command = [sys.executable, "-c", DRAWS]
-    process = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr

@@ -73,6 +73,15 @@ def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
     np.testing.assert_allclose(bias, -1, rtol=1e-4)  # as Adam's first step
 
 
+def test_muon_leaves_dense_and_excluded_layers_to_adam(vae):
+    encoder, decoder = vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
+    optimizer = vae.vae_optimizer(1e-3)
+    networks = [encoder, decoder]
+    variables = [variable for network in networks for variable in network.trainable_variables]
+    by_muon = {v.path for v in variables if not optimizer._should_use_adamw(v)}
+    assert by_muon == {"conv1/kernel", "conv2/kernel"}
+
+
 def test_ssim_without_variance_is_the_comparison_of_means(denoiser):
     """For flat images of a and b, SSIM is (2ab + c) / (a^2 + b^2 + c) with c = 0.01^2."""
     a, b, c = 0.3, 0.6, 0.01**2
@@ -128,9 +137,42 @@ def networks(vae):
     model = vae.VAE(*networks)
     model.compile(keras.optimizers.Adam(1e-3))
     options = vae.parse_options(["--epochs", "3"])
-    batches = vae.train_dataset(train, vae.images_alone, options)
+    batches = vae.train_dataset(train, vae.images_and_epsilon(2), options)
     model.fit(batches, shuffle=False, verbose=0)
     return networks
+
+
+def test_the_kl_weight_rises_to_beta(vae):
+    """The gradient of z_mean's bias, where the decoder does not depend on z: the KL term's."""
+    networks = vae.build_encoder((28, 28, 1), 3), vae.build_decoder((28, 28, 1), 3)
+    networks[1].layers[1].kernel.assign(np.zeros((3, 512)))
+    bias = networks[0].get_layer("z_mean").bias
+    bias.assign([1, 2, 3])
+    images = np.zeros((4, 28, 28, 1), np.float32)
+    z_mean = np.mean(networks[0](images)[0], axis=0)
+    model = vae.VAE(*networks, beta=4.0, warm_up_steps=9)
+    model.compile(keras.optimizers.SGD(0.1))
+    model.optimizer.build(model.trainable_variables)
+    for done, weight in ((0, 0.4), (5, 2.4), (9, 4), (500, 4)):
+        before = [variable.numpy() for variable in model.trainable_variables]
+        model.optimizer.iterations.assign(done)
+        model.train_step((images, np.zeros((4, 3), np.float32)))
+        np.testing.assert_allclose(bias, [1, 2, 3] - 0.1 * weight * z_mean, rtol=1e-4)
+        for variable, value in zip(model.trainable_variables, before, strict=True):
+            variable.assign(value)
+
+
+def test_the_plane_has_the_full_kl_weight_from_the_start(vae):
+    """And a smaller decoder; with more dimensions the weight rises with the learning rate."""
+    train = np.zeros((6400, 28, 28, 1), np.uint8)
+    found = {}
+    for count in (2, 3):
+        options = vae.parse_options(["--latent-dim", str(count), "--epochs", "5"])
+        model = vae.build_vae(train, options)
+        layers = [layer for layer in model.decoder_logits.layers if "dense" in layer.name]
+        found[count] = model.warm_up_steps, [layer.units for layer in layers]
+    assert found[2] == (0, [512, 512, 512, 7 * 7 * 32])
+    assert found[3] == (50, [512, 512, 7 * 7 * 64])
 
 
 def test_the_loss_is_the_mean_over_images(vae, networks):

@@ -131,7 +131,7 @@ def test_a_flipped_bit_anywhere_is_never_loaded(vae, tmp_path):
 
 
 def test_another_run_is_not_resumed(stopped):
-    for option, then, now in (("--limit", 300, 310), ("--learning-rate", 0.004, 0.003)):
+    for option, then, now in (("--limit", 300, 310), ("--learning-rate", 0.003, 0.002)):
         process = run(VAE, *SMALL, "--resume", option, now, cwd=stopped)
         name = option[2:].replace("-", "_")
         refused(
@@ -156,17 +156,17 @@ def test_a_changed_model_is_named(stopped, tmp_path):
 @pytest.mark.parametrize(
     "changed, text",
     [
-        ("keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.9)", "beta_2 of the"),
-        ("keras.optimizers.SGD(learning_rate(len(train), options))", "optimizer was Adam"),
+        ("vae.compile(ConvMuon(rate, adam_beta_2=0.9))", "weight_decay of the"),
+        ("vae.compile(keras.optimizers.SGD(rate))", "optimizer was ConvMuon"),
     ],
 )
 def test_a_changed_optimizer_is_named(changed, text, stopped, tmp_path):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "data").symlink_to(ROOT / "data")
     source = (ROOT / VAE).read_text()
-    optimizer = "keras.optimizers.Adam(learning_rate(len(train), options), beta_2=0.99)"
-    assert optimizer in source
-    (tmp_path / VAE).write_text(source.replace(optimizer, changed))
+    compiled = "vae.compile(vae_optimizer(rate))"
+    assert compiled in source
+    (tmp_path / VAE).write_text(source.replace(compiled, changed))
     process = run(tmp_path / VAE, *SMALL, "--resume", cwd=tmp_path)
     refused(process, "--resume: ", text)
 

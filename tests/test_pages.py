@@ -178,15 +178,17 @@ def denoiser_page(browser, folder, tmp_path):
 
 
 def test_another_denoiser_runs_in_the_browser(browser, tmp_path):
-    """One with a nested model, skips, a layer without bias, and kernels of an even size."""
+    """One with marks of its pixels, a nested model, skips, no bias, and kernels of an even size."""
     import keras
-    from keras.layers import Activation, Add, Conv2D, Conv2DTranspose
+    from keras.layers import Activation, Add, Concatenate, Conv2D, Conv2DTranspose, ReLU, Rescaling
 
     keras.utils.set_random_seed(0)
     image, code = keras.Input((None, None, 1)), keras.Input((None, None, 4))
     convolved = Conv2D(4, 2, padding="same", activation="relu", use_bias=False)(code)
     nested = keras.Model(code, Add()([code, convolved]))
-    x = nested(Conv2D(4, 4, strides=2, padding="same", bias_initializer="ones")(image))
+    marks = [ReLU()(Rescaling(-50, 1)(image)), ReLU()(Rescaling(50, -49)(image))]
+    x = Concatenate()([image, *marks])
+    x = nested(Conv2D(4, 4, strides=2, padding="same", bias_initializer="ones")(x))
     x = Add()([image, Conv2DTranspose(1, 3, strides=2, padding="same")(x)])
     keras.Model(image, Activation("sigmoid")(x)).save(tmp_path / "model.keras")
     denoiser_page(browser, tmp_path, tmp_path)
@@ -248,8 +250,9 @@ def test_models_that_the_page_cannot_run(tmp_path, capsys):
     image, layer = Input((28, 28, 1)), layers.Conv2D(1, 3, padding="same")
     pooled = layers.MaxPooling2D(2, strides=1, padding="same")(image)
     oblong = layers.Conv2D(1, (3, 1), padding="same")(image)
+    capped = layers.ReLU(6)(image)
     two, shared, operation = [image, layer(image)], layer(layer(image)), layer(image) + image
-    models = [Model(image, each) for each in (pooled, oblong, two, shared, operation)]
+    models = [Model(image, each) for each in (pooled, oblong, capped, two, shared, operation)]
     page, options = module("denoiser_page"), {"model_dir": tmp_path, "images_dir": tmp_path / "new"}
     for model in [*models, Sequential([image, layer])]:
         model.save(tmp_path / "model.keras")

@@ -1,0 +1,202 @@
+"""Measures the VAE on colour drawings, beside two convolutional VAEs of others in the same time.
+
+    python benchmarks/own_pictures.py          # or: python benchmarks/run.py own; half an hour
+
+The drawings are those of 48 x 48 and 64 x 64 pixels of Debian's package oxygen-icon-theme, which
+apt-get downloads. Like run.py, it adds a line to results.jsonl for each result and skips those
+that have one. With the results it writes images/vae_own_pictures.png.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+from run import HERE, OURS_SEEDS, VAE, WORK, is_done, keep, keras_vae, load, parameters, run_script
+
+PACKAGE = "oxygen-icon-theme"
+SIDES = (48, 64)  # of the drawings, in pixels
+LATENT_DIM = 16
+EPOCHS = {48: 20, 64: 20}  # of ours, about as long as 30 epochs of version 1.1.0
+MOST_EPOCHS = 10000  # of a peer, which ends sooner, by the clock
+OURS = ["--latent-dim", str(LATENT_DIM), "--batch-size", "32"]
+
+
+def drawings(side):
+    """Return the path of an .npz file of the drawings, each of them once."""
+    path = (WORK / f"oxygen{side}.npz").relative_to(HERE.parent)
+    if path.exists():
+        return path
+    package = WORK / PACKAGE
+    if not package.exists():
+        subprocess.run(["apt-get", "download", PACKAGE], cwd=WORK, check=True)
+        archive = next(WORK.glob(f"{PACKAGE}_*.deb"))
+        unfinished = WORK / f"{PACKAGE}-unfinished"
+        subprocess.run(["dpkg-deb", "--extract", archive, unfinished], check=True)
+        unfinished.rename(package)
+    folder = WORK / f"oxygen{side}"
+    folder.mkdir(exist_ok=True)
+    for file in sorted(package.glob(f"usr/share/icons/oxygen/base/{side}x{side}/*/*.png")):
+        if Image.open(file).size == (side, side):  # some are strips of several, for animations
+            shutil.copy(file, folder / f"{file.parent.name}-{file.name}")
+    all_drawings = WORK / f"oxygen{side}-all.npz"
+    script = HERE.parent / "examples/pictures_to_npz.py"
+    words = [folder, "--output", all_drawings, "--force"]
+    subprocess.run([sys.executable, script, *words], check=True)
+    images = np.load(all_drawings)["x_train"]
+    images = np.unique(images, axis=0)  # some are copies of others or links to them
+    np.savez(path, x_train=np.random.default_rng(0).permutation(images))
+    return path
+
+
+def five_levels(script, shape, latent_dim):
+    """Return a five-level VAE with batch normalization, with logits in place of its tanh.
+
+    The layers of vanilla_vae.py in https://github.com/AntixK/PyTorch-VAE (commit 2946d7a).
+    """
+    keras, layers = script.keras, script.layers
+
+    def level(layer, x):
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(layer(x))  # as in PyTorch
+        return layers.LeakyReLU(negative_slope=0.01)(x)
+
+    strided = {"strides": 2, "padding": "same"}
+    x = image = keras.Input(shape)
+    for filters in (32, 64, 128, 256, 512):
+        x = level(layers.Conv2D(filters, 3, **strided), x)
+    height, width = x.shape[1:3]
+    x = layers.Flatten()(x)
+    encoder = keras.Model(image, [layers.Dense(latent_dim)(x), 0.5 * layers.Dense(latent_dim)(x)])
+    x = z = keras.Input((latent_dim,))
+    x = layers.Dense(height * width * 512)(x)
+    x = layers.Reshape((height, width, 512))(x)
+    for filters in (256, 128, 64, 32, 32):
+        x = level(layers.Conv2DTranspose(filters, 3, **strided), x)
+    x = layers.Conv2D(shape[2], 3, padding="same")(x)
+    x = layers.Cropping2D([(0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1])])(x)
+    return script.VAE(encoder, keras.Model(z, x))
+
+
+PEERS = {  # name: model, batch size, peak rate, factor of the rate after an epoch; as published
+    "keras-vae": (keras_vae, 128, 1e-3, 1.0),
+    "five-level-vae": (five_levels, 144, 5e-3, 0.95),
+}
+
+
+def reconstruction_psnr(script, encoder, decoder_logits, images):
+    """Return the mean PSNR in dB of the decoded z_mean of uint8 images."""
+    found = []
+    for batch in script.eval_dataset(images, script.images_alone, 0, "test"):
+        decoded = script.tf.sigmoid(decoder_logits(encoder(batch)[0]))
+        found.append(script.tf.image.psnr(batch, decoded, max_val=1))
+    return float(np.mean(np.concatenate(found)))
+
+
+def measure(script, networks, seconds, epochs, test):
+    """Return the metrics of a trained VAE on the test images."""
+    found = script.evaluate(*networks, test)
+    return {
+        "negative_elbo": found["negative_elbo"],
+        "kl": found["kl"],
+        "active_dimensions": found["active_dimensions"],
+        "psnr": reconstruction_psnr(script, *networks, test),
+        "train_seconds": seconds,
+        "epochs": epochs,
+        "parameters": sum(parameters(network) for network in networks),
+    }
+
+
+def load_networks(script, folder):
+    """Return encoder and decoder of logits of a finished run."""
+    encoder, decoder = (
+        script.keras.models.load_model(folder / f"{name}.keras") for name in ("encoder", "decoder")
+    )
+    return encoder, script.keras.Model(decoder.input, decoder.layers[-1].input)
+
+
+def train_peer(script, name, train, seconds, seed):
+    """Train a peer until `seconds` are over; return its networks, its seconds and epochs."""
+    build, batch_size, rate, decay = PEERS[name]
+    words = ["--batch-size", str(batch_size), "--epochs", str(MOST_EPOCHS), "--seed", str(seed)]
+    run = script.parse_options(words)
+    script.set_up(run, len(train))
+    model = build(script, train.shape[1:], LATENT_DIM)
+    steps = len(train) // batch_size
+    schedule = script.keras.optimizers.schedules.ExponentialDecay(rate, steps, decay, True)
+    model.compile(script.keras.optimizers.Adam(schedule))
+    batches = script.train_dataset(train, script.images_and_epsilon(LATENT_DIM), run)
+    since = time.perf_counter()
+
+    class Clock(script.keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = time.perf_counter() - since >= seconds
+
+    fitted = model.fit(
+        batches,
+        epochs=MOST_EPOCHS,
+        steps_per_epoch=steps,
+        callbacks=[Clock()],
+        shuffle=False,
+        verbose=0,
+    )
+    networks = (model.encoder, model.decoder_logits)
+    return networks, time.perf_counter() - since, len(fitted.epoch)
+
+
+def plot(script, images, of_name):
+    """Write a picture of test images, what each model makes of them, and samples of each."""
+    rows, names = [images[:10] / 255], ["test picture"]
+    z = script.tf.random.stateless_normal((10, LATENT_DIM), (0, 0))
+    for name, (encoder, decoder_logits) in of_name.items():
+        codes = encoder(images[:10] / np.float32(255))[0]
+        for label, points in ((name, codes), ("its samples", z)):
+            rows.append(script.tf.sigmoid(decoder_logits(points)))
+            names.append(label)
+    path = HERE.parent / "images/vae_own_pictures.png"
+    script.plot_image_rows(path, "Test pictures, decoded by each model; its samples", rows, names)
+
+
+def compare(script, side, seed, train, test):
+    """Train ours and then the peers for as long; keep their metrics; return {name: networks}."""
+    words = [*OURS, "--epochs", str(EPOCHS[side]), "--data", str(drawings(side))]
+    key = {"part": "own-run", "program": VAE, "seed": seed, "arguments": words}
+    folder = WORK / f"own{side}-seed{seed}"
+    run_script(key, folder, os.environ)
+    of_ours = json.loads((folder / "metrics.json").read_text())
+    seconds = of_ours["train_seconds"]
+    found = {"ours": (load_networks(script, folder), seconds, of_ours["epochs"])}
+    for name in PEERS:
+        found[name] = train_peer(script, name, train, seconds, seed)
+    metrics = {name: measure(script, *trained, test) for name, trained in found.items()}
+    for name, values in metrics.items():
+        keep(part="own", program=name, side=side, seed=seed, metrics=values)
+    return {name: networks for name, (networks, *_) in found.items()}
+
+
+def main(options):
+    """Train ours and the peers on both sizes of drawings, with each seed."""
+    os.chdir(HERE.parent)
+    WORK.mkdir(exist_ok=True)
+    if not shutil.which("apt-get"):
+        print("there is no apt-get here, which downloads the drawings: nothing was measured")
+        return
+    script = load(VAE)
+    for side in SIDES:
+        train, _, test, _ = script.load_images(str(drawings(side)))
+        for seed in options.seeds:
+            if is_done(part="own", side=side, seed=seed):
+                continue
+            networks = compare(script, side, seed, train, test)
+            if side == max(SIDES) and seed == min(options.seeds):
+                plot(script, test, networks)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*OURS_SEEDS])
+    main(parser.parse_args())
