@@ -22,7 +22,7 @@ from run import HERE, OURS_SEEDS, VAE, WORK, is_done, keep, keras_vae, load, par
 PACKAGE = "oxygen-icon-theme"
 SIDES = (48, 64)  # of the drawings, in pixels
 LATENT_DIM = 16
-EPOCHS = {48: 20, 64: 20}  # of ours, about as long as 30 epochs of version 1.1.0
+EPOCHS = {48: 20, 64: 20}  # of ours
 MOST_EPOCHS = 10000  # of a peer, which ends sooner, by the clock
 OURS = ["--latent-dim", str(LATENT_DIM), "--batch-size", "32"]
 
