@@ -94,10 +94,8 @@ def parse_options(arguments=None):
     rate = number(float, 1e-9, 10)
     group.add_argument("--epochs", type=count, default=EPOCHS, help="passes over the images")
     group.add_argument("--batch-size", type=count, default=64, help="images in a step")
-    text = "peak, after warm-up"
-    group.add_argument("--learning-rate", type=rate, default=LEARNING_RATE, help=text)
+    group.add_argument("--learning-rate", type=rate, default=LEARNING_RATE, help="peak rate")
     group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, help="random seed")
-    group.add_argument("--bfloat16", action="store_true", help="compute in mixed precision")
     group = group.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="continue the run in MODEL_DIR")
     group.add_argument("--start-from", type=Path, help="MODEL_DIR of a run to train further")
@@ -107,6 +105,8 @@ def parse_options(arguments=None):
     text = "for the pictures; without it images, or MODEL_DIR if that is given"
     group.add_argument("--images-dir", type=Path, help=text)
 
+    group = parser.add_argument_group("hardware")
+    group.add_argument("--bfloat16", action="store_true", help="compute in mixed precision")
     options = parser.parse_args(arguments)
     if options.data not in ("mnist", "fashion_mnist") and not os.path.exists(options.data):
         fail(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")

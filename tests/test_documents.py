@@ -102,7 +102,7 @@ def test_expected_results_are_the_measured_ones(script, tmp_path, capsys):
 @pytest.mark.parametrize("script", [DENOISER, VAE])
 def test_help_and_version(script, tmp_path):
     text = run(script, "--help", cwd=tmp_path).stdout
-    for part in ("data:", "training:", "output:", "examples:"):
+    for part in ("data:", "training:", "output:", "hardware:", "examples:"):
         assert f"\n{part}\n" in text
     options = load(script).parse_options([])
     for line in re.findall(r"\n  --.*(?:\n {10}.*)*", text):
