@@ -962,8 +962,9 @@ class TrainingLog(keras.callbacks.Callback):
 def run_settings(model, networks, images, options):
     """Return {name: value} of what must be the same when a run is resumed."""
     settings = {"optimizer": type(model.optimizer).__name__}
+    places = ("data", "model_dir", "images_dir", "start_from", "resume")
     for name, value in vars(options).items():
-        if type(value) in (int, float):
+        if name not in places:
             settings[name] = value
     for name, value in model.optimizer.get_config().items():
         settings[f"{name} of the optimizer"] = value

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,9 @@ OURS_SEEDS = (0, 1, 2)
 SPREAD_SEEDS = (0, 1, 2, 3, 4)  # of the part spread, each with two threads and with one
 LARGE = {"uint8": 202_599, "float32": 50_000}  # images of 64 x 64 x 3; the first as in CelebA
 BINARIZED_DIMS = (2, 10, 20)
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of Gaussian noise
+NOISES = (["--noise", "0.1", "0.9"], *(["--noise", str(level)] for level in LEVELS))
+CORRUPTIONS = (["--corruption", "masking"], ["--corruption", "salt-and-pepper"])
 LONG = ["--epochs", "48", "--learning-rate", "0.002"]
 DIMENSIONS = (["--latent-dim", "10", "--epochs", "10"], ["--latent-dim", "32", "--epochs", "10"])
 
@@ -159,6 +163,55 @@ def spread(options):
                 run_script(key | {"threads": threads}, folder, with_threads(threads))
 
 
+# ---- Noise of several levels ---------------------------------------------------------------------
+
+
+def at_level(script, level):
+    """Return what makes a batch for the evaluation at a level of Gaussian noise."""
+
+    def noisy_and_clean(clean, seed):
+        return script.add_noise(clean, level, seed), clean
+
+    return noisy_and_clean
+
+
+def levels(options):
+    """Train denoisers on one level of noise each, and one on all; test each on every level."""
+    script = load(DENOISER)
+    test = script.load_images("mnist")[2]
+    for seed in options.seeds:
+        for arguments in NOISES:
+            plain_run("levels", DENOISER, seed, arguments)
+            path = folder_of(DENOISER, seed, arguments) / "model.keras"
+            for level in LEVELS:
+                key = {"part": "level", "seed": seed, "arguments": arguments, "level": level}
+                if is_done(**key):
+                    continue
+                model = script.keras.models.load_model(path)
+                dataset = script.eval_dataset(test, at_level(script, level), seed, "test")
+                keep(**key, metrics=script.evaluate(model, dataset))
+
+
+# ---- Dirty documents -----------------------------------------------------------------------------
+
+
+def documents(options):
+    """Run the example that trains on dirty pages; keep its results and its time."""
+    if is_done(part="documents"):
+        return
+    folder = WORK / "documents"
+    script = HERE.parent / "examples" / "dirty_documents.py"
+    since = time.perf_counter()
+    if not shutil.which("tesseract"):
+        sys.exit("error: the part documents needs Tesseract; Debian has it as tesseract-ocr")
+    status = subprocess.run([sys.executable, script, "--output", folder]).returncode
+    if status:
+        sys.exit(status)
+    seconds = round(time.perf_counter() - since, 1)
+    rows = json.loads((folder / "results.json").read_text())
+    keep(part="documents", process_seconds=seconds, **rows)
+
+
 # ---- Baselines ----------------------------------------------------------------------------------
 
 
@@ -234,7 +287,7 @@ def prepared(script, kind):
     """Return what makes a batch for a baseline, and for any validation."""
 
     def noisy_and_clean(clean, seed):
-        return script.add_noise(clean, 0.5, seed), clean
+        return script.corrupt(clean, "gaussian", [script.NOISE], seed), clean
 
     return noisy_and_clean if kind == DENOISER else script.images_and_epsilon(2)
 
@@ -245,7 +298,7 @@ def prepared_by_ours(script, kind):
     def with_mosaics(clean, seed):
         mosaic_seed, noise_seed = script.tf.unstack(script.tf.random.split(seed))
         clean = script.mosaics(clean, mosaic_seed)
-        return script.add_noise(clean, 0.5, noise_seed), clean
+        return script.corrupt(clean, "gaussian", [script.NOISE], noise_seed), clean
 
     return with_mosaics if kind == DENOISER else script.images_and_epsilon(2)
 
@@ -343,11 +396,14 @@ def small_vae(script, pixel_mean):
 
 
 def small_denoiser(script):
-    """Return encoder and decoder like the script's, with fewer channels: 16, 24 and 8."""
+    """Return encoder and decoder like the script's, with fewer channels: 14, 24 and 8."""
     keras, layers = script.keras, script.layers
     strided = {"strides": 2, "padding": "same"}
-    x = image = keras.Input((None, None, 1))
-    x = layers.Conv2D(16, 5, **strided, activation="relu")(x)  # (n, 14, 14, 16)
+    image = keras.Input((None, None, 1))
+    black = layers.ReLU()(layers.Rescaling(-50, 1)(image))
+    white = layers.ReLU()(layers.Rescaling(50, -49)(image))
+    x = layers.Concatenate()([image, black, white])  # (n, 28, 28, 3)
+    x = layers.Conv2D(14, 5, **strided, activation="relu")(x)  # (n, 14, 14, 14)
     x = layers.Conv2D(24, 3, **strided, activation="relu")(x)  # (n, 7, 7, 24)
     x = layers.Conv2D(24, 3, padding="same")(x)
     encoder = keras.Model(image, x, name="encoder")
@@ -615,6 +671,12 @@ PARTS = {
         "10 epochs with 10 and with 32 dimensions: 10 minutes a seed",
     ),
     "own": (own, "colour drawings, beside two other VAEs: about half an hour"),
+    "levels": (levels, "six denoisers, for levels of noise from 0.1 to 0.9: half an hour a seed"),
+    "corruptions": (
+        runs("corruptions", [DENOISER], *CORRUPTIONS),
+        "masking, and salt-and-pepper: 6 minutes a seed",
+    ),
+    "documents": (documents, "dirty pages of text, cleaned: 10 minutes; needs Tesseract"),
     "small": (small, "our recipes with small models: about 4 minutes a seed"),
     "spread": (spread, "default runs, seeds 0 to 4, one and two threads: about two hours"),
     "speed": (speed, "all trainings, timed alternately: about 5 minutes"),

@@ -4,7 +4,7 @@ import statistics
 from collections import Counter
 
 from matplotlib.figure import Figure
-from run import BASELINES, DENOISER, HERE, SCRIPTS, VAE, results
+from run import BASELINES, DENOISER, HERE, LEVELS, SCRIPTS, VAE, results
 
 NAMES = {
     "keras-vae": "Keras VAE example",
@@ -293,6 +293,67 @@ def own_pictures_table():
     return table(f"drawings | model | {head} | seeds", rows)
 
 
+def binarized_table():
+    """Return the table of runs on binarized digits, by dimensions."""
+    rows, groups = [], {}
+    for line in picked("binarized"):
+        groups.setdefault(line["latent_dim"], []).append(line["metrics"])
+    for latent_dim, metrics in sorted(groups.items()):
+        names = ("negative_elbo", "reconstruction", "kl", "iwae_bound")
+        cells = [mean([m[name] for m in metrics], 2) for name in names]
+        active = mean([m["active_dimensions"] for m in metrics], 0)
+        rows.append([latent_dim, *cells, active, metrics[0]["epochs"], len(metrics)])
+    head = "negative ELBO | reconstruction | KL | IWAE bound, K = 500 | active | epochs | seeds"
+    return table(f"dimensions | {head}", rows)
+
+
+def levels_table():
+    """Return the table of PSNR by the level of noise in training and in the test."""
+    rows, groups = [], {}
+    for line in picked("level"):
+        _, *levels = line["arguments"]
+        results_of = groups.setdefault(" to ".join(levels), {})
+        results_of.setdefault(line["level"], []).append(line["metrics"]["psnr"])
+    for trained_on, by_level in groups.items():
+        rows.append([trained_on, *(mean(values, 2) for values in by_level.values())])
+    return table(f"trained on | {' | '.join(map(str, LEVELS))}", rows)
+
+
+def corruptions_table():
+    """Return the table of digits with masked pixels, or with salt and pepper."""
+    rows, groups = [], {}
+    for line in picked("corruptions"):
+        groups.setdefault(line["arguments"][1], []).append(line["metrics"])
+    for corruption, metrics in groups.items():
+        for name, prefix in (("denoised by ours", ""), ("noisy input", "noisy_")):
+            columns = METRICS[DENOISER].items()
+            cells = [mean([m[prefix + key] for m in metrics], d) for key, (_, d) in columns]
+            rows.append([corruption, name, *cells[:3], len(metrics)])
+    for line in picked("filling"):
+        columns = METRICS[DENOISER].items()
+        cells = [f"{line['metrics'][key]:.{d}f}" for key, (_, d) in columns if key != "bce"]
+        name = f"{line['program']} {line['setting']}".strip()
+        rows.append(["masking or salt-and-pepper, told which pixels", name, *cells, ""])
+    return table("corruption | images | PSNR, dB | SSIM | squared error | seeds", rows)
+
+
+def documents_table():
+    """Return the tables of dirty pages of text, by method and by font of the test pages."""
+    line = picked("documents")[-1]
+    rows = []
+    for name, found in line["methods"].items():
+        cells = [f"{found['psnr']:.2f}", f"{found['ssim']:.3f}", f"{found['error rate']:.1%}"]
+        if name == "clean pages":
+            cells[0] = ""
+        rows.append([name, *cells])
+    by_method = table("pages | PSNR, dB | SSIM | characters read wrongly", rows)
+    rows = []
+    for font, rates in line["fonts"].items():
+        rows.append([font, f"{rates['dirty']:.1%}", f"{rates['cleaned']:.1%}"])
+    by_font = table("font | dirty | cleaned by ours", rows)
+    return f"{by_method}\n\nThe same by font:\n\n{by_font}"
+
+
 def cost_table():
     """Return the table of what a run costs beside its training."""
     rows = []
@@ -378,11 +439,17 @@ def text():
     tables |= {"passing": passing_table(), "workers": workers_table(), "photograph": photographs()}
     tables |= {"spread": spread_table(), "cover": spread_cover(), "small": small_text()}
     tables["memory"] = memory_table()
-    tables["dimensions"] = tables["own"] = ""
-    if picked("dimensions"):
-        tables["dimensions"] = DIMENSIONS_TEXT.format(dimensions=dimensions_table())
-    if picked("own"):
-        tables["own"] = OWN_TEXT.format(own=own_pictures_table())
+    for part, section, make_table in (
+        ("dimensions", DIMENSIONS_TEXT, dimensions_table),
+        ("binarized", BINARIZED_TEXT, binarized_table),
+        ("own", OWN_TEXT, own_pictures_table),
+        ("level", LEVELS_TEXT, levels_table),
+        ("corruptions", CORRUPTIONS_TEXT, corruptions_table),
+        ("documents", DOCUMENTS_TEXT, documents_table),
+    ):
+        lines = picked(part)
+        version = lines[-1].get("tesseract") if lines else None
+        tables[part] = section.format(table=make_table(), tesseract=version) if lines else ""
     settings = {"processors": " or ".join(processors), "deviations": DEVIATIONS}
     return TEXT.format(**settings, **tables, **this)
 
@@ -404,7 +471,7 @@ DIMENSIONS_TEXT = """\
 Runs of 10 epochs (`python benchmarks/run.py dimensions`). A dimension is
 active if its KL term is above 0.01 nats:
 
-{dimensions}
+{table}
 
 """
 
@@ -416,10 +483,54 @@ with 16 dimensions, beside two convolutional VAEs of others that train for as lo
 published optimizer, rate and batch size (`python benchmarks/run.py own`). Nats are per image; the
 PSNR is that of the decoded z_mean. A tenth of the drawings is for the test:
 
-{own}
+{table}
 
 The five levels are those of `vanilla_vae.py` in https://github.com/AntixK/PyTorch-VAE. All have the
 loss of our script.
+
+"""
+
+BINARIZED_TEXT = """\
+### Binarized digits
+
+The protocol of most papers: each training pixel is drawn as 0 or 1 anew for every batch, each test
+pixel once (`python benchmarks/run.py binarized`):
+
+{table}
+
+"""
+
+LEVELS_TEXT = """\
+### Several levels of noise
+
+One model for all levels (`--noise 0.1 0.9`) beside models for one level each: PSNR in dB on test
+digits with noise of the standard deviation at the head of a column
+(`python benchmarks/run.py levels`).
+
+{table}
+
+"""
+
+CORRUPTIONS_TEXT = """\
+### Masking, and salt and pepper
+
+Half of the pixels masked, or half of them white or black (`python benchmarks/run.py corruptions`).
+The last rows are methods that are told which pixels are lost, which makes the two corruptions the
+same to them (`python benchmarks/classical.py masked`):
+
+{table}
+
+"""
+
+DOCUMENTS_TEXT = """\
+### Dirty pages of text
+
+The script trained by a user's commands on 60 pages that `dirty_pages.py` made dirty, and 20 other
+pages with other words in other fonts, read by Tesseract {tesseract}
+(`python benchmarks/run.py documents` runs `dirty_documents.py`). The setting of each classical
+method is the one with the fewest errors on four training pages:
+
+{table}
 
 """
 
@@ -464,9 +575,9 @@ The metrics of all three baselines were measured with earlier versions of our sc
 the default and the shorter runs are of version 1.2.0. Its long runs, small models, likelihoods and
 speeds are of version 1.1.0 or before, without Muon and with a peak learning rate of 0.004 (long
 runs: 0.002); a step takes as long now. Its shorter runs had company on the machine, so that their
-times are too long. Of the denoiser, the runs of three seeds, the shorter runs, speeds and costs
-were measured before the order of an epoch was drawn in another way; of those under "Expected
-results", seven are of the present one.
+times are too long. Of the denoiser, likewise, the default and the shorter runs are of version
+1.2.0; its small model, speed, memory and the photograph are of version 1.1.0, without marks of
+black and white pixels, with which a step takes 1.02 times as long.
 {small}
 ## VAE, in nats
 
@@ -498,7 +609,7 @@ estimate log p(x) by importance sampling, Davidson et al. with 500 samples and M
 5,000. So compare the former with our IWAE bound of binarized digits, and the latter with our IWAE
 bound of grey digits; with more samples ours would be a little higher.
 
-{dimensions}{own}## Denoiser, noise 0.5
+{dimensions}{binarized}{own}## Denoiser, noise 0.5
 
 {denoiser}
 
@@ -507,6 +618,8 @@ value, because clipped noise is biased: it moves black to a mean of 0.195 and wh
 are fitted on 500 validation digits, and the setting is the best of several, after the table, on 500
 others. The ridge regression, of all pixels from all pixels, is fitted on 8,000 training digits.
 BM3D gets 500 digits side by side as one image, in which it can use the patches of all of them.
+
+{level}{corruptions}{documents}### A photograph
 
 A photograph that the denoiser never saw (scikit-image's cat, 451 x 300, RGB), with noise of 0.1:
 `python benchmarks/classical.py photograph` makes 40,000 random crops of 32 x 32 pixels of six other

@@ -62,3 +62,17 @@ def test_digits_are_binarized_anew_in_every_batch(vae):
     assert epsilon.shape == (4000, 3) and np.std(epsilon) == pytest.approx(1, abs=0.03)
     once = [benchmarks.binarized_once(vae, np.uint8(255 * grey)) for _ in range(2)]
     assert set(np.unique(once[0])) == {0, 255} and (once[0] == once[1]).all()
+
+
+def test_noise_of_a_level(denoiser):
+    clean = np.full((100, 28, 28, 1), 0.5, np.float32)
+    noisy, same = benchmarks.at_level(denoiser, 0.1)(clean, (0, 1))
+    assert same is clean and np.std(noisy - clean) == pytest.approx(0.1, abs=0.003)
+
+
+def test_the_small_denoiser_is_not_larger_than_the_example(denoiser):
+    run = denoiser.parse_options([])
+    images = np.zeros((64, 28, 28, 1), np.uint8)
+    model, _ = benchmarks.small_model(denoiser, benchmarks.DENOISER, images, run)
+    example = benchmarks.parameters(benchmarks.keras_denoiser(denoiser))
+    assert 0.9 * example < benchmarks.parameters(model) <= example

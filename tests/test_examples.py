@@ -258,11 +258,23 @@ def test_idx_files(compress, tmp_path):
 
 
 MODEL_FILES = ("denoiser/model", "denoiser/encoder", "vae/encoder", "vae/decoder")
-PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "PIL", "sklearn", "scipy", "tqdm")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "matplotlib",
+    "PIL",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "tqdm",
+)
 WORDS = {  # of a command that gets as far as importing what it needs
     "codes_as_features": "--model-dir .",
     "compare_dimensions": "vae",
     "denoise_page": "--model-dir denoiser",
+    "dirty_documents": "--output out",
+    "dirty_pages": ". --output out",
     "denoise_pictures": "a.png --output out --model-dir denoiser",
     "denoiser_page": "--model-dir denoiser",
     "encode_images": "a.npz --output codes.npz --model-dir vae",

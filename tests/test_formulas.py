@@ -101,6 +101,65 @@ def test_noise_is_gaussian_and_clipped(denoiser, noise):
     assert np.mean(noisy) == pytest.approx(0.5, abs=0.003)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_masked_pixels_are_black_in_all_channels(denoiser, share):
+    clean = np.random.default_rng(0).uniform(0.2, 0.8, (50, 40, 40, 3)).astype(np.float32)
+    masked = np.asarray(denoiser.mask_pixels(clean, share, (1, 2)))
+    is_masked = (masked == 0).any(axis=-1)
+    assert is_masked.mean() == pytest.approx(share, abs=0.01)
+    np.testing.assert_array_equal(masked, clean * ~is_masked[..., np.newaxis])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_salt_is_as_frequent_as_pepper(denoiser, share):
+    clean = np.random.default_rng(0).uniform(0.2, 0.8, (50, 40, 40, 3)).astype(np.float32)
+    noisy = np.asarray(denoiser.add_salt_and_pepper(clean, share, (1, 2)))
+    for value in (0, 1):
+        is_changed = noisy == value
+        assert is_changed.mean() == pytest.approx(share / 2, abs=0.01)
+        assert (is_changed.any(axis=-1) == is_changed.all(axis=-1)).all()
+    np.testing.assert_array_equal(
+        noisy[(noisy > 0) & (noisy < 1)], clean[(noisy > 0) & (noisy < 1)]
+    )
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "masking", "salt-and-pepper"])
+def test_every_image_has_a_level_between_the_two(denoiser, kind):
+    """The level is seen as what an image has lost: its standard deviation, or share of pixels."""
+    clean = np.full((500, 40, 40, 1), 0.5, np.float32)
+    noisy, again, other = (
+        np.asarray(denoiser.corrupt(clean, kind, [0.1, 0.3], seed))
+        for seed in ((1, 2), (1, 2), (1, 3))
+    )
+    assert (noisy == again).all() and (noisy != other).any()
+    found = (noisy - clean).std(axis=(1, 2, 3))
+    if kind != "gaussian":
+        found = (noisy != clean).mean(axis=(1, 2, 3))
+    assert 0.07 < found.min() < 0.12 and 0.27 < found.max() < 0.33
+    assert found.mean() == pytest.approx(0.2, abs=0.01)
+    assert found.std() == pytest.approx(0.2 / math.sqrt(12), abs=0.01)
+
+
+def test_a_level_or_the_least_and_the_greatest(denoiser):
+    accepted = {"": [0.5], "--noise 3": [3], "--noise 0.1 0.9 --corruption masking": [0.1, 0.9]}
+    for words, levels in accepted.items():
+        assert denoiser.noise_levels(denoiser.parse_options(words.split())) == levels
+    for words in ("--noise 0.9 0.1", "--noise 1 2 3", "--corruption salt-and-pepper --noise 1.5"):
+        with pytest.raises(denoiser.InputError, match="accepted: a level, or the least and the"):
+            denoiser.noise_levels(denoiser.parse_options(words.split()))
+
+
+def test_black_and_white_pixels_have_marks(denoiser):
+    """The first convolution of a model that is loaded sees an image, its black and its white."""
+    encoder = denoiser.build_encoder(2)
+    (first,) = [layer for layer in encoder.layers if layer.name.startswith("concatenate")]
+    image = np.array([0, 0.01, 0.02, 0.5, 0.98, 0.99, 1, 1], np.float32).reshape(1, 2, 2, 2)
+    seen = denoiser.keras.Model(encoder.input, first.output)(image).numpy()
+    black = np.maximum(1 - 50 * image, 0)
+    white = np.maximum(50 * image - 49, 0)
+    np.testing.assert_allclose(seen, np.concatenate([image, black, white], axis=-1), atol=1e-5)
+
+
 def test_every_epoch_sees_every_image_once_in_a_new_order_with_new_noise(denoiser):
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
     images = np.broadcast_to(images, (100, 8, 8, 1)).copy()
@@ -248,3 +307,20 @@ def test_a_kl_term_near_zero_is_said(kl, vae, capsys):
         warning.on_epoch_end(epoch, {"val_kl": kl})
     said = capsys.readouterr().out
     assert said.count("the KL term is near zero") == said.count("\n") == (2 if kl < 0.1 else 0)
+
+
+def test_settings_of_a_run_are_all_options_but_places(denoiser):
+    """They decide whether a run may be resumed: see test_interruptions.py."""
+    images = np.zeros((64, 28, 28, 1), np.uint8)
+
+    options = denoiser.parse_options([])
+    *networks, model = denoiser.build_denoiser(1, len(images), options)
+
+    def settings(*words):
+        return denoiser.run_settings(model, networks, images, denoiser.parse_options([*words]))
+
+    usual = settings()
+    moved = settings("--model-dir", "a", "--images-dir", "b", "--resume")
+    assert moved == usual
+    other = settings("--corruption", "masking", "--noise", "0.1", "0.2", "--seed", "1")
+    assert {name for name in usual if usual[name] != other[name]} == {"corruption", "noise", "seed"}

@@ -186,15 +186,16 @@ def test_pairs_of_pictures(pairs):
 
 
 def test_the_denoiser_trains_on_pairs(pairs, denoiser):
-    """It adds no noise, which the PSNR of the noisy images shows, and refuses --noise."""
+    """It adds no noise, which the PSNR of the noisy images shows, and refuses to add any."""
     words = ["--data", "pairs.npz", *SMALL]
     process = trained(DENOISER, *words, cwd=pairs)
     assert "pairs.npz has noisy images of its own" in process.stdout
     clean, noisy = np.split(denoiser.load_pairs(str(pairs / "pairs.npz"), None)[2] / 255, 2, axis=3)
     expected = np.mean(-10 * np.log10(np.mean((clean - noisy) ** 2, axis=(1, 2, 3))))
     assert metrics(pairs / "out")["noisy_psnr"] == pytest.approx(expected, rel=1e-4)
-    process = run(DENOISER, *words, "--noise", 0.5, cwd=pairs)
-    refused(process, "--noise 0.5: pairs.npz has noisy images of its own; accepted: no --noise")
+    for more in (["--noise", 0.5], ["--corruption", "masking"]):
+        process = run(DENOISER, *words, *more, cwd=pairs)
+        refused(process, "pairs.npz has noisy images of its own; accepted: neither --noise nor")
     trained(VAE, "--data", "pairs.npz", "--epochs", 1, "--model-dir", "vae", cwd=pairs)
 
 
