@@ -81,7 +81,14 @@ def test_training_and_test_pages_share_no_word_and_no_font(documents):
 
 @pytest.mark.parametrize(
     ("found", "text", "distance"),
-    [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2)],
+    [
+        ("", "", 0),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("kitten", "sitting", 3),
+        ("flaw", "lawn", 2),
+        ("axyzb", "ab", 3),
+    ],
 )
 def test_edit_distance(documents, found, text, distance):
     assert documents.edit_distance(found, text) == distance
