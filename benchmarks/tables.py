@@ -527,7 +527,8 @@ DOCUMENTS_TEXT = """\
 
 The script trained by a user's commands on 60 pages that `dirty_pages.py` made dirty, and 20 other
 pages with other words in other fonts, read by Tesseract {tesseract}
-(`python benchmarks/run.py documents` runs `dirty_documents.py`). The setting of each classical
+(`python benchmarks/run.py documents` runs `dirty_documents.py`). Debian's Liberation fonts were
+among those of the training pages; the serif one resembles STIX. The setting of each classical
 method is the one with the fewest errors on four training pages:
 
 {table}

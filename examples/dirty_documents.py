@@ -272,7 +272,7 @@ def best_setting(denoise, settings, clean, noisy, texts):
 
 
 def measure_all(folder, texts):
-    """Return {method: metrics} on the test pages, and the pages that were cleaned by ours."""
+    """Return {method: metrics} on the test pages."""
     training = [read_pages(folder / "train" / name)[:CHOICE_PAGES] for name in ("clean", "dirty")]
     names = ("clean", "dirty", "cleaned")
     clean, noisy, cleaned = (read_pages(folder / "test" / name) for name in names)
