@@ -13,8 +13,7 @@ Three convolutions encode the noisy image. The decoder makes the clean one from 
     noisy = clip(clean + noise * epsilon, 0, 1)       with epsilon ~ N(0, I), or see --corruption
     loss = mean over pixels of -clean log p - (1 - clean) log(1 - p)   with p = decoder(code)
 
-Vincent et al., Stacked Denoising Autoencoders, 2010,
-https://jmlr.org/papers/v11/vincent10a.html
+Vincent et al. 2010, https://jmlr.org/papers/v11/vincent10a.html
 """
 
 import argparse
@@ -76,6 +75,8 @@ def number(kind, low, high):
 
 def parse_options(arguments=None):
     """Return the options of the command line; `--help` and mistakes end the script here."""
+    if "__file__" not in globals():
+        fail("pasted code has no options; in a notebook, accepted: %run SCRIPT.py --limit 5000")
     description, examples, *_ = __doc__.split("\n\n")
     parser = argparse.ArgumentParser(formatter_class=HelpFormatter, allow_abbrev=False)
     parser.description = description
@@ -121,10 +122,7 @@ def parse_options(arguments=None):
 
 @contextlib.contextmanager
 def quiet_imports():
-    """Hide what native code prints as it starts; end the script if an import fails.
-
-    Nothing is hidden if TF_CPP_MIN_LOG_LEVEL is set, nor a crash of native code.
-    """
+    """Hide what native code prints at its start, unless TF_CPP_MIN_LOG_LEVEL is set."""
     screen = os.dup(2)
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # later: warnings and errors
@@ -154,6 +152,8 @@ with quiet_imports():
     for package, oldest in ((tf, "2.21.0"), (keras, "3.15.0")):
         if np.lib.NumpyVersion(found := package.__version__) < oldest:
             raise ImportError(f"needs {package.__name__} {oldest}, found {found}")
+if (backend := keras.config.backend()) != "tensorflow":  # it was imported before
+    fail(f"Keras runs on {backend} here; accepted: tensorflow; restart Python, import this first")
 
 # ==== End of part 1 =========================================================================
 
@@ -370,8 +370,11 @@ def load_pairs(source, limit):
     return pairs
 
 
-def main(options):
-    """Load the images; build, fit and evaluate the denoiser; save the models; plot."""
+def main(options, callbacks=()):
+    """Load the images; build, fit and evaluate the denoiser; save the models; plot.
+
+    `options` are of `parse_options`; `callbacks`, of Keras, see the training.
+    """
     has_pairs = "x_train_noisy" in open_arrays(options.data)
     if has_pairs and (options.noise or options.corruption != "gaussian"):
         text = f"{options.data} has noisy images of its own"
@@ -411,6 +414,7 @@ def main(options):
         training_batch,
         eval_dataset(validation, evaluation_batch, options.seed, "validation"),
         options,
+        callbacks,
     )
     if not log.is_chief:
         return
@@ -418,7 +422,7 @@ def main(options):
     model = keras.Model(denoiser.input, probabilities, name="model")
     test_dataset = eval_dataset(test, evaluation_batch, options.seed, "test")
     results = evaluate(model, test_dataset)
-    print_results(options, results, log.seconds)
+    print_results(options, results, log)
     save_results(options, results, log, model.count_params())
     save(options.model_dir / "model.keras", model.save)
     save(options.model_dir / "encoder.keras", encoder.save)
@@ -811,6 +815,10 @@ class TrainingLog(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             raise InputError(f"{text}; delete {self.folder}, try a lower --learning-rate")
 
+    def best_epoch(self):
+        """Return the number of the epoch with the lowest validation loss."""
+        return 1 + int(np.argmin(self.history["val_loss"]))
+
 
 def run_settings(model, networks, images, options):
     """Return {name: value} of what must be the same when a run is resumed."""
@@ -909,16 +917,20 @@ def save_figure(path, figure):
     save(path, write)
 
 
-def print_results(options, results, seconds):
-    """Print the results, and what to expect of a default run."""
+def print_results(options, results, log):
+    """Print the results, what to expect of a default run, and whether it overfitted."""
     free = ("seed", "resume", "model_dir", "images_dir")
     now = vars(options)
     usual = vars(parse_options([]))
     is_default = all(now[name] == usual[name] for name in usual if name not in free)
-    print(f"\nmeans over the test images, after {seconds:.0f} s of training:")
+    print(f"\nmeans over the test images, after {log.seconds:.0f} s of training:")
     for key, name, unit, better, expected in METRICS:
         line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<16}{better:<18}"
         print(f"{line}expected {expected}" if is_default else line.rstrip())
+    losses = log.history["val_loss"]
+    if (best := log.best_epoch()) < len(losses):
+        print(f"  validation loss: {losses[-1]:.{DECIMALS}f} at the end,", end=" ")
+        print(f"and lowest after epoch {best}: {losses[best - 1]:.{DECIMALS}f}")
 
 
 def save_results(options, results, log, parameters):
@@ -933,6 +945,7 @@ def save_results(options, results, log, parameters):
 
     def write_metrics(path):
         about = {"train_seconds": log.seconds, "parameters": parameters}
+        about["best_epoch"] = log.best_epoch()
         about["keras"] = keras.__version__
         path.write_text(json.dumps(results | vars(options) | about, indent=2, default=str) + "\n")
 

@@ -77,6 +77,8 @@ def number(kind, low, high):
 
 def parse_options(arguments=None):
     """Return the options of the command line; `--help` and mistakes end the script here."""
+    if "__file__" not in globals():
+        fail("pasted code has no options; in a notebook, accepted: %run SCRIPT.py --limit 5000")
     description, examples, *_ = __doc__.split("\n\n")
     parser = argparse.ArgumentParser(formatter_class=HelpFormatter, allow_abbrev=False)
     parser.description = description
@@ -122,10 +124,7 @@ def parse_options(arguments=None):
 
 @contextlib.contextmanager
 def quiet_imports():
-    """Hide what native code prints as it starts; end the script if an import fails.
-
-    Nothing is hidden if TF_CPP_MIN_LOG_LEVEL is set, nor a crash of native code.
-    """
+    """Hide what native code prints at its start, unless TF_CPP_MIN_LOG_LEVEL is set."""
     screen = os.dup(2)
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # later: warnings and errors
@@ -155,6 +154,8 @@ with quiet_imports():
     for package, oldest in ((tf, "2.21.0"), (keras, "3.15.0")):
         if np.lib.NumpyVersion(found := package.__version__) < oldest:
             raise ImportError(f"needs {package.__name__} {oldest}, found {found}")
+if (backend := keras.config.backend()) != "tensorflow":  # it was imported before
+    fail(f"Keras runs on {backend} here; accepted: tensorflow; restart Python, import this first")
 
 # ==== End of part 1 =========================================================================
 
@@ -539,8 +540,11 @@ def build_vae(train, options):
     return vae
 
 
-def main(options):
-    """Load the images; build, fit and evaluate the VAE; save the models; plot."""
+def main(options, callbacks=()):
+    """Load the images; build, fit and evaluate the VAE; save the models; plot.
+
+    `options` are of `parse_options`; `callbacks`, of Keras, see the training.
+    """
     train, validation, test, test_labels = load_images(options.data, options.limit)
     with set_up(options, len(train)).scope():
         vae = build_vae(train, options)
@@ -555,14 +559,14 @@ def main(options):
         with_epsilon,
         eval_dataset(validation, with_epsilon, options.seed, "validation"),
         options,
-        [KLWarning()],
+        [KLWarning(), *callbacks],
     )
     if not log.is_chief:
         return
     results = evaluate(encoder, decoder_logits, test, options.importance_samples, options.seed)
     probabilities = layers.Activation("sigmoid", dtype="float32")(decoder_logits.output)
     decoder = keras.Model(decoder_logits.input, probabilities, name="decoder")
-    print_results(options, results, log.seconds)
+    print_results(options, results, log)
     active = results["active_dimensions"]
     print(f"  active dimensions: {active} of {options.latent_dim} (KL above {ACTIVE_KL} nats)")
     parameters = encoder.count_params() + decoder.count_params()
@@ -958,6 +962,10 @@ class TrainingLog(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             raise InputError(f"{text}; delete {self.folder}, try a lower --learning-rate")
 
+    def best_epoch(self):
+        """Return the number of the epoch with the lowest validation loss."""
+        return 1 + int(np.argmin(self.history["val_loss"]))
+
 
 def run_settings(model, networks, images, options):
     """Return {name: value} of what must be the same when a run is resumed."""
@@ -1056,16 +1064,20 @@ def save_figure(path, figure):
     save(path, write)
 
 
-def print_results(options, results, seconds):
-    """Print the results, and what to expect of a default run."""
+def print_results(options, results, log):
+    """Print the results, what to expect of a default run, and whether it overfitted."""
     free = ("seed", "resume", "model_dir", "images_dir")
     now = vars(options)
     usual = vars(parse_options([]))
     is_default = all(now[name] == usual[name] for name in usual if name not in free)
-    print(f"\nmeans over the test images, after {seconds:.0f} s of training:")
+    print(f"\nmeans over the test images, after {log.seconds:.0f} s of training:")
     for key, name, unit, better, expected in METRICS:
         line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<16}{better:<18}"
         print(f"{line}expected {expected}" if is_default else line.rstrip())
+    losses = log.history["val_loss"]
+    if (best := log.best_epoch()) < len(losses):
+        print(f"  validation loss: {losses[-1]:.{DECIMALS}f} at the end,", end=" ")
+        print(f"and lowest after epoch {best}: {losses[best - 1]:.{DECIMALS}f}")
 
 
 def save_results(options, results, log, parameters):
@@ -1080,6 +1092,7 @@ def save_results(options, results, log, parameters):
 
     def write_metrics(path):
         about = {"train_seconds": log.seconds, "parameters": parameters}
+        about["best_epoch"] = log.best_epoch()
         about["keras"] = keras.__version__
         path.write_text(json.dumps(results | vars(options) | about, indent=2, default=str) + "\n")
 

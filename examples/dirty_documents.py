@@ -66,7 +66,8 @@ TRAINING_FONTS = (
     "cmb10",
 )
 TEST_FONTS = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmtt10", "DejaVuSansMono")
-DEBIAN_FONTS = Path("/usr/share/fonts/truetype/liberation")  # are for training, where installed
+LIBERATION = Path("/usr/share/fonts/truetype/liberation")  # where Debian has these fonts
+LIBERATION_FONTS = ("LiberationSans", "LiberationMono")  # not Serif, which resembles STIX
 
 
 def word_lists():
@@ -328,7 +329,8 @@ def main(options):
     folder = options.output
     training_words, test_words = word_lists()
     fonts = [MATPLOTLIB_FONTS / f"{name}.ttf" for name in TRAINING_FONTS]
-    fonts += sorted(DEBIAN_FONTS.glob("*-Regular.ttf"))
+    for name in LIBERATION_FONTS:
+        fonts += LIBERATION.glob(f"{name}-Regular.ttf")  # none, where it is not installed
     test_fonts = [MATPLOTLIB_FONTS / f"{name}.ttf" for name in TEST_FONTS]
     train, test = folder / "train" / "clean", folder / "test" / "clean"
     texts = {

@@ -1,6 +1,7 @@
 """Pages of text that are made dirty, and the example that trains the denoiser to clean them."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -122,11 +123,23 @@ def test_the_classical_methods_remove_paper(documents):
         assert after > before + (3 if removes else -2), name
 
 
-def test_from_pages_to_results_in_one_command(tmp_path):
-    words = ["--pages", 10, "--test-pages", 2, "--crops", 100, "--epochs", 1]
-    printed = worked("dirty_documents", "--output", "out", *words, cwd=tmp_path)
+@pytest.mark.parametrize("reads_text", [True, False])
+def test_from_pages_to_results_in_one_command(reads_text, tmp_path):
+    """With Tesseract, if it is here, and without: a PATH on which it is not found."""
+    if reads_text and not shutil.which("tesseract"):
+        pytest.skip("Tesseract is not installed")
+    words = ["--output", "out", "--pages", 10, "--test-pages", 2, "--crops", 100, "--epochs", 1]
+    path = os.environ["PATH"] if reads_text else str(tmp_path)
+    process = example("dirty_documents", *words, cwd=tmp_path, PATH=path)
+    assert process.returncode == 0 and process.stderr == "", process.stderr
+    printed = process.stdout
+    assert ("Tesseract with English is not installed" in printed) != reads_text
     assert "$ python StackedDenoisingAutoEncoder.py --data out/crops.npz" in printed
-    rows = json.loads((tmp_path / "out" / "results.json").read_text())["methods"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = results["methods"]
+    assert all(("error rate" in row) == reads_text for row in rows.values())
+    assert len(results["fonts"]) == (2 if reads_text else 0)
+    assert bool(results["tesseract"]) == reads_text
     assert rows["clean pages"]["psnr"] == pytest.approx(100)
     assert rows["dirty pages"]["psnr"] < 20
     assert rows["StackedDenoisingAutoEncoder.py"]["psnr"] != rows["dirty pages"]["psnr"]

@@ -85,7 +85,9 @@ def test_expected_results_are_the_measured_ones(script, tmp_path, capsys):
     assert len(runs) >= 10
     module = load(script)
     folders = ["--model-dir", str(tmp_path), "--seed", "1"]
-    module.print_results(module.parse_options(folders), runs[0]["metrics"], 1.0)
+    log = module.TrainingLog(tmp_path, is_chief=True)
+    log.history = {"val_loss": [3.0, 2.0]}
+    module.print_results(module.parse_options(folders), runs[0]["metrics"], log)
     table = capsys.readouterr().out
     ranges = tables.expected_ranges(kind)
     for key, name, *_, expected in module.METRICS:
@@ -95,8 +97,11 @@ def test_expected_results_are_the_measured_ones(script, tmp_path, capsys):
         assert ranges[key] == pytest.approx((low, high), abs=0.51 * digit), name
         assert all(low <= run["metrics"][key] <= high for run in runs), name
     options = module.parse_options([*folders, "--epochs", "3"])
-    module.print_results(options, runs[0]["metrics"], 1.0)
-    assert " expected " not in capsys.readouterr().out
+    log.history = {"val_loss": [3.0, 1.0, 2.0]}
+    module.print_results(options, runs[0]["metrics"], log)
+    report = capsys.readouterr().out
+    assert " expected " not in report and "lowest after epoch" not in table
+    assert re.search(r"loss: 2\.0+ at the end, and lowest after epoch 2: 1\.0+\n", report)
 
 
 @pytest.mark.parametrize("script", [DENOISER, VAE])
