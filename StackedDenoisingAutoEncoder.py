@@ -73,7 +73,7 @@ def number(kind, low, high):
     return read
 
 
-def parse_options(arguments=None):
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line; `--help` and mistakes end the script here."""
     if "__file__" not in globals():
         fail("pasted code has no options; in a notebook, accepted: %run SCRIPT.py --limit 5000")
@@ -160,7 +160,7 @@ if (backend := keras.config.backend()) != "tensorflow":  # it was imported befor
 WEIGHT_DECAY = 0.004  # times the learning rate: Keras's default for Muon, no gain, no harm
 
 
-def build_encoder(channels):
+def build_encoder(channels: int) -> keras.Model:
     """Return a model from noisy images (n, height, width, channels) of any size to codes."""
     image = keras.Input((None, None, channels), name="image")  # (n, 28, 28, 1)
     # Noise is clipped to [0, 1], so a black or a white pixel may have been any value beyond.
@@ -173,7 +173,7 @@ def build_encoder(channels):
     return keras.Model(image, x, name="encoder")
 
 
-def build_decoder(channels):
+def build_decoder(channels: int) -> keras.Model:
     """Return a model from codes (n, 7, 7, 64) to logits of clean pixels (n, 28, 28, channels).
 
     Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
@@ -296,7 +296,7 @@ def image_metrics(clean, images):
     }
 
 
-def evaluate(model, test_dataset):
+def evaluate(model: keras.Model, test_dataset: tf.data.Dataset) -> dict:
     """Return mean metrics of denoised and, as noisy_*, noisy images, of batches (noisy, clean)."""
     metrics_of = tf.function(image_metrics, autograph=False)
     found = {}
@@ -345,7 +345,7 @@ def build_denoiser(channels, image_count, options):
     return encoder, decoder_logits, denoiser
 
 
-def noise_levels(options):
+def noise_levels(options) -> list[float]:
     """Return the level of the noise, or two for a range, as a list."""
     levels = options.noise or [NOISE]
     greatest = math.inf if options.corruption == "gaussian" else 1
@@ -370,7 +370,7 @@ def load_pairs(source, limit):
     return pairs
 
 
-def main(options, callbacks=()):
+def main(options: argparse.Namespace, callbacks=()):
     """Load the images; build, fit and evaluate the denoiser; save the models; plot.
 
     `options` are of `parse_options`; `callbacks`, of Keras, see the training.
@@ -449,7 +449,7 @@ class InputError(ValueError):
     """A user error; its text names the value and what is accepted."""
 
 
-def load_images(source, limit=None, suffix=""):
+def load_images(source: str, limit: int | None = None, suffix: str = ""):
     """Return training, validation and test images, and the labels of the test images (n,).
 
     Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
@@ -617,7 +617,7 @@ def image_batches(images, indices, size, prepare, seed, purpose, first_step, dro
     return batches.map(one_batch).prefetch(4).with_options(settings)
 
 
-def eval_dataset(images, prepare, seed, purpose, batch_size=None):
+def eval_dataset(images, prepare, seed, purpose, batch_size=None) -> tf.data.Dataset:
     """Return the batches of all images in their order, the same every time."""
     size = batch_size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
     indices = tf.data.Dataset.range(len(images))
@@ -626,7 +626,7 @@ def eval_dataset(images, prepare, seed, purpose, batch_size=None):
     return batches.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def train_dataset(images, prepare, options, first_epoch=0):
+def train_dataset(images, prepare, options, first_epoch=0) -> tf.data.Dataset:
     """Return the batches of the epochs from `first_epoch` on, each in a new random order."""
     size, seed = options.batch_size, options.seed
     steps = len(images) // size
@@ -641,7 +641,7 @@ def train_dataset(images, prepare, options, first_epoch=0):
     return image_batches(images, indices, size, prepare, seed, "train", first_step, True)
 
 
-def set_up(options, image_count):
+def set_up(options, image_count: int) -> tf.distribute.Strategy:
     """Set seeds and precision; return the strategy of the workers or of all devices."""
     keras.utils.clear_session()  # numbers layers from 1 again, so that any run can be resumed
     keras.utils.set_random_seed(options.seed)
@@ -708,7 +708,7 @@ class ConvMuon(keras.optimizers.Muon):
         return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
 
-def load_weights(folder, models):
+def load_weights(folder: Path, models: dict[str, keras.Model]):
     """Give models the weights of a finished run, from the files {name}.keras in a folder."""
     for name, model in models.items():
         try:

@@ -75,7 +75,7 @@ def number(kind, low, high):
     return read
 
 
-def parse_options(arguments=None):
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line; `--help` and mistakes end the script here."""
     if "__file__" not in globals():
         fail("pasted code has no options; in a notebook, accepted: %run SCRIPT.py --limit 5000")
@@ -163,7 +163,7 @@ START_LOG_SIGMA = -2.0  # z starts close to z_mean, so that the decoder learns s
 RELU = {"activation": "relu", "kernel_initializer": "he_normal"}  # He et al. 2015
 
 
-def build_encoder(shape, latent_dim):
+def build_encoder(shape: tuple[int, int, int], latent_dim: int) -> keras.Model:
     """Return a model from images (n, *shape) to [z_mean, z_log_sigma], each (n, latent_dim)."""
     x = image = keras.Input(shape, name="image")  # (n, 28, 28, 1)
     for level in range(num_downsamples(shape) + 1):  # to (n, 4, 4, 128)
@@ -186,12 +186,12 @@ FREQUENCY = 4.0  # of the decoder's sines with 2 dimensions, in radians per unit
 FREQUENCY_EXPONENT = 1.5  # with more dimensions, high frequencies average out over q(z|x)
 
 
-def num_downsamples(shape):
+def num_downsamples(shape) -> int:
     """Return how often to halve the sides of images (height, width, channels): to 8 or less."""
     return max(2, math.ceil(math.log2(max(shape[:2]) / 8)))
 
 
-def build_decoder(shape, latent_dim, pixel_mean=0.5):
+def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Model:
     """Return a model from points z (n, latent_dim) to the logits of the pixels (n, *shape).
 
     Most of its weights are in wide dense layers, where a weight costs least. The first one gives
@@ -382,7 +382,7 @@ def images_alone(images, seed):
     return images
 
 
-def evaluate(encoder, decoder_logits, images, samples=50, seed=0):
+def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) -> dict:
     """Return the METRICS and the KL of each dimension: means over uint8 images."""
     # As many images at a time as have the pixels of 5,000 digits when decoded, about 200 MB.
     batch_size = max(1, 5000 * 28 * 28 // (samples * images[0].size))
@@ -527,7 +527,7 @@ def vae_optimizer(rate):
     )
 
 
-def build_vae(train, options):
+def build_vae(train: np.ndarray, options) -> VAE:
     """Return the compiled VAE for uint8 training images (n, height, width, channels)."""
     shape = train.shape[1:]
     encoder = build_encoder(shape, options.latent_dim)
@@ -540,7 +540,7 @@ def build_vae(train, options):
     return vae
 
 
-def main(options, callbacks=()):
+def main(options: argparse.Namespace, callbacks=()):
     """Load the images; build, fit and evaluate the VAE; save the models; plot.
 
     `options` are of `parse_options`; `callbacks`, of Keras, see the training.
@@ -596,7 +596,7 @@ class InputError(ValueError):
     """A user error; its text names the value and what is accepted."""
 
 
-def load_images(source, limit=None, suffix=""):
+def load_images(source: str, limit: int | None = None, suffix: str = ""):
     """Return training, validation and test images, and the labels of the test images (n,).
 
     Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
@@ -764,7 +764,7 @@ def image_batches(images, indices, size, prepare, seed, purpose, first_step, dro
     return batches.map(one_batch).prefetch(4).with_options(settings)
 
 
-def eval_dataset(images, prepare, seed, purpose, batch_size=None):
+def eval_dataset(images, prepare, seed, purpose, batch_size=None) -> tf.data.Dataset:
     """Return the batches of all images in their order, the same every time."""
     size = batch_size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
     indices = tf.data.Dataset.range(len(images))
@@ -773,7 +773,7 @@ def eval_dataset(images, prepare, seed, purpose, batch_size=None):
     return batches.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def train_dataset(images, prepare, options, first_epoch=0):
+def train_dataset(images, prepare, options, first_epoch=0) -> tf.data.Dataset:
     """Return the batches of the epochs from `first_epoch` on, each in a new random order."""
     size, seed = options.batch_size, options.seed
     steps = len(images) // size
@@ -788,7 +788,7 @@ def train_dataset(images, prepare, options, first_epoch=0):
     return image_batches(images, indices, size, prepare, seed, "train", first_step, True)
 
 
-def set_up(options, image_count):
+def set_up(options, image_count: int) -> tf.distribute.Strategy:
     """Set seeds and precision; return the strategy of the workers or of all devices."""
     keras.utils.clear_session()  # numbers layers from 1 again, so that any run can be resumed
     keras.utils.set_random_seed(options.seed)
@@ -855,7 +855,7 @@ class ConvMuon(keras.optimizers.Muon):
         return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
 
-def load_weights(folder, models):
+def load_weights(folder: Path, models: dict[str, keras.Model]):
     """Give models the weights of a finished run, from the files {name}.keras in a folder."""
     for name, model in models.items():
         try:

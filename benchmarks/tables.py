@@ -128,13 +128,16 @@ def speed_table():
         name, found, processor = line["program"], line["rates"], line["machine"]["processor"]
         times[processor, name] = images_of_recipe(name) / line["images_per_second"]
         speed = f"{line['images_per_second']:,.0f} ({min(found):,.0f} to {max(found):,.0f})"
-        cells = [speed, f"{images_of_recipe(name):,}", f"{times[processor, name]:.0f} s"]
+        compute = line.get("compute_images_per_second")  # older results do not have it
+        compute = f"{compute:,.0f}" if compute else ""
+        cells = [speed, compute, f"{images_of_recipe(name):,}", f"{times[processor, name]:.0f} s"]
         rows.append([NAMES[name], processor, *cells])
     for name, (kind, *_) in BASELINES.items():
         found = {cpu: times[cpu, name] / times[cpu, kind] for cpu, _ in times}
         found = " and ".join(f"{ratio:.1f} times ({cpu})" for cpu, ratio in found.items())
         ratios.append(f"- The {NAMES[name]} takes {found} as long as {kind}.py.")
-    head = "images a second (from, to) | images of the whole recipe | time at that speed"
+    head = "images a second (from, to) | without the input pipeline"
+    head += " | images of the whole recipe | time at that speed"
     return table(f" | processor | {head}", rows) + "\n\n" + "\n".join(ratios)
 
 

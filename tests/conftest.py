@@ -23,9 +23,9 @@ def run(script, *arguments, cwd, **environment):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def trained(script, *arguments, cwd):
+def trained(script, *arguments, cwd, **environment):
     """Run a script that has to end well; return the finished process."""
-    process = run(script, *arguments, cwd=cwd)
+    process = run(script, *arguments, cwd=cwd, **environment)
     assert process.returncode == 0, process.stderr
     return process
 

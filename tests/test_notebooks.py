@@ -8,25 +8,28 @@ import sys
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 from conftest import DENOISER, ROOT, VAE, metrics
+from PIL import Image
 
 BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
 WORDS = ["--limit", "200", "--epochs", "1", "--model-dir"]
 
 
-def run_cells(*sources, cwd, allow_errors=False):
-    """Run cells in one kernel; return what each wrote to the screen, tracebacks included."""
+def executed(sources, folder, allow_errors=False):
+    """Execute cells of code in one kernel; return the cells with their outputs."""
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    resources = {"metadata": {"path": str(cwd)}}
-    settings = {"timeout": 300, "kernel_name": "python3", "resources": resources}
-    nbclient.NotebookClient(notebook, allow_errors=allow_errors, **settings).execute()
-    screens = []
-    for cell in notebook.cells:
-        texts = [output.get("text") or output.get("evalue", "") for output in cell.outputs]
-        screens.append("\n".join(texts))
-    return screens
+    settings = {"kernel_name": "python3", "resources": {"metadata": {"path": str(folder)}}}
+    client = nbclient.NotebookClient(notebook, timeout=300, allow_errors=allow_errors, **settings)
+    client.execute()
+    return notebook.cells
+
+
+def screen(cell):
+    """Return what a cell wrote to the screen, and the last line of an error."""
+    return "\n".join(output.get("text") or output.get("evalue", "") for output in cell.outputs)
 
 
 @BOTH
@@ -41,8 +44,8 @@ def test_run_and_import_twice_in_one_kernel(script, tmp_path):
     cells = []
     for name, source in zip("abcd", [run_it, run_it, import_it, import_it], strict=True):
         cells.append(source.replace("FOLDER", name))
-    screens = run_cells(*cells, cwd=tmp_path)
-    assert all("means over the test images" in screen for screen in screens)
+    screens = [screen(cell) for cell in executed(cells, tmp_path)]
+    assert all("means over the test images" in text for text in screens)
     results = [metrics(tmp_path / name) for name in "abcd"]
     assert all(result == results[0] for result in results)
     assert all(len(list((tmp_path / name).glob("*.png"))) >= 3 for name in "abcd")
@@ -51,14 +54,10 @@ def test_run_and_import_twice_in_one_kernel(script, tmp_path):
 @BOTH
 def test_mistakes_in_a_notebook_are_one_line(script, tmp_path):
     """A wrong option of %run, and a script that was pasted into a cell."""
-    wrong, pasted = run_cells(
-        f"%run {ROOT / script} --epochs 0",
-        (ROOT / script).read_text(),
-        cwd=tmp_path,
-        allow_errors=True,
-    )
-    assert "error: argument --epochs: 0: accepted: int from 1" in wrong
-    assert "error: pasted code" in pasted and "%run SCRIPT.py" in pasted
+    sources = [f"%run {ROOT / script} --epochs 0", (ROOT / script).read_text()]
+    wrong, pasted = executed(sources, tmp_path, allow_errors=True)
+    assert "error: argument --epochs: 0: accepted: int from 1" in screen(wrong)
+    assert "error: pasted code" in screen(pasted) and "%run SCRIPT.py" in screen(pasted)
     assert not any(tmp_path.iterdir())
 
 
@@ -93,3 +92,41 @@ def test_the_code_of_running_md(tmp_path):
     for name in ("epoch1.png", "epoch2.png", "try/encoder.keras", "further/encoder.keras"):
         assert (tmp_path / name).is_file()
     assert json.loads((tmp_path / "further/metrics.json").read_text())["start_from"] == "try"
+
+
+NOTEBOOK = ROOT / "examples" / "autoencoders.ipynb"
+BUDGET = {"LIMIT = 20000": "LIMIT = 300", "EPOCHS = 3": "EPOCHS = 1", "EPOCHS = 6": "EPOCHS = 1"}
+
+
+def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
+    """All its cells with a small budget, beside a copy of the project and a folder of pictures."""
+    (tmp_path / "autoencoders").symlink_to(ROOT)
+    (tmp_path / "photos").mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(30):
+        picture = Image.fromarray(draw.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+        picture.save(tmp_path / "photos" / f"{number}.png")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    for large, small in BUDGET.items():
+        assert large in sources[0]
+        sources[0] = sources[0].replace(large, small)
+    cells = executed(sources, tmp_path)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 7
+    assert kinds.count("application/vnd.jupyter.widget-view+json") == 1  # the sliders
+    assert kinds.count("text/html") == 2  # the bars
+    assert "wrote" in outputs[-2].text and "image/png" in outputs[-1].data  # own pictures
+
+
+def test_the_notebook_is_saved_with_its_outputs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= 25
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
+    kinds = [output.output_type for cell in code for output in cell.outputs]
+    assert kinds.count("display_data") >= 8 and "error" not in kinds
+    assert "widgets" not in notebook.metadata  # their state does not show where code is hosted
