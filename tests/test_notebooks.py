@@ -117,7 +117,7 @@ def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
     kinds = [kind for output in outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") == 7
     assert kinds.count("application/vnd.jupyter.widget-view+json") == 1  # the sliders
-    assert kinds.count("text/html") == 2  # the bars
+    assert kinds.count("text/html") == 3  # the bars
     assert "wrote" in outputs[-2].text and "image/png" in outputs[-1].data  # own pictures
 
 
