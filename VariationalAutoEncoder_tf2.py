@@ -510,8 +510,10 @@ def plot_all(options, encoder, decoder, images, labels, kl_by_dimension, history
 
 # ---- Main
 
+ADAM_WEIGHT_DECAY = 0.05  # times the learning rate: without it, the encoder overfits
 
-def vae_optimizer(rate):
+
+def vae_optimizer(rate, latent_dim):
     """Return the optimizer for a schedule of the learning rate.
 
     Muon is for the encoder's convolutions but the first. For that one and in the decoder it does
@@ -523,7 +525,7 @@ def vae_optimizer(rate):
         exclude_layers=["conv0", "transpose"],
         ns_steps=3,  # Newton-Schulz iterations: as good as 5, and as fast as Adam alone
         weight_decay=None,
-        adam_weight_decay=None,
+        adam_weight_decay=None if latent_dim == 2 else ADAM_WEIGHT_DECAY,  # in a plane no gain
     )
 
 
@@ -536,7 +538,7 @@ def build_vae(train: np.ndarray, options) -> VAE:
     # In a plane, codes that spread before the KL term counts end up in too many pieces.
     warm_up_steps = 0 if options.latent_dim == 2 else rate.warmup_steps
     vae = VAE(encoder, decoder_logits, options.beta, warm_up_steps)
-    vae.compile(vae_optimizer(rate))
+    vae.compile(vae_optimizer(rate, options.latent_dim))
     return vae
 
 

@@ -424,7 +424,7 @@ def small_model(script, kind, train, run):
     if kind == VAE:
         networks = small_vae(script, float(train.mean() / 255))
         model = script.VAE(*networks)
-        optimizer = script.vae_optimizer(rate)
+        optimizer = script.vae_optimizer(rate, latent_dim=2)
     else:
         encoder, decoder = networks = small_denoiser(script)
         model = script.keras.Model(encoder.input, decoder(encoder.output))

@@ -75,11 +75,26 @@ def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
 
 def test_muon_leaves_dense_and_excluded_layers_to_adam(vae):
     encoder, decoder = vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
-    optimizer = vae.vae_optimizer(1e-3)
+    optimizer = vae.vae_optimizer(1e-3, latent_dim=2)
     networks = [encoder, decoder]
     variables = [variable for network in networks for variable in network.trainable_variables]
     by_muon = {v.path for v in variables if not optimizer._should_use_adamw(v)}
     assert by_muon == {"conv1/kernel", "conv2/kernel"}
+
+
+@pytest.mark.parametrize(("latent_dim", "decay"), [(2, 0), (3, 0.05)])
+def test_weight_decay_with_more_than_two_dimensions(latent_dim, decay, vae):
+    """Where the gradient is zero, a step multiplies by 1 - rate * decay, but not Muon's kernels."""
+    encoder = vae.build_encoder((28, 28, 1), latent_dim)
+    optimizer = vae.vae_optimizer(0.1, latent_dim)
+    variables = encoder.trainable_variables
+    before = [variable.numpy() for variable in variables]
+    optimizer.build(variables)
+    optimizer.apply([np.zeros(variable.shape, np.float32) for variable in variables], variables)
+    for variable, old in zip(variables, before, strict=True):
+        is_muons = variable.path in ("conv1/kernel", "conv2/kernel")
+        kept = 1 if is_muons else 1 - 0.1 * decay
+        np.testing.assert_allclose(variable, kept * old, rtol=1e-5)
 
 
 def test_ssim_without_variance_is_the_comparison_of_means(denoiser):
