@@ -109,3 +109,33 @@ def test_scores_and_detection_by_hand():
     # Where z says nothing, both are -log p(x), here of four pixels with the probability 0.5.
     for scores in odd.vae_scores(encoder, SimpleNamespace(predict=lambda *_, **__: 0.5), images):
         assert scores == pytest.approx(4 * np.log(2))
+
+
+def test_pretraining(models, tmp_path):
+    """Encoders that are there are used, here twice the same one; the others are trained first."""
+    shutil.copytree(models / "denoiser", tmp_path / "models" / "denoiser")
+    shutil.copytree(models / "denoiser", tmp_path / "models" / "pretraining" / "clean-images")
+    with np.load(ROOT / "data" / "mnist.npz") as digits:
+        parts = {name: digits[name][:300] for name in digits.files}
+    np.savez(tmp_path / "few.npz", **parts)
+    words = ["--data", "few.npz", "--epochs", 1, "--steps", 30, "--draws", 2]
+    printed = worked("pretraining", *words, cwd=tmp_path)
+    trained = re.findall(r"^\$ python Stacked\S+ (.*) --data few.npz", printed, re.M)
+    assert trained == ["--corruption masking", "--corruption salt-and-pepper"]
+    assert re.findall(r"^\| (\d+) \|", printed, re.M) == ["100", "275"]
+    rows = json.loads((tmp_path / "models" / "pretraining.json").read_text())
+    for row in rows.values():
+        assert row["clean images"] == row["Gaussian noise"]
+        assert len({tuple(found["errors"]) for found in row.values()}) == 4
+        errors = [error for found in row.values() for error in found["errors"]]
+        assert len(errors) == 10 and min(errors) > 0 and max(errors) < 0.9
+    assert (tmp_path / "images" / "pretraining.png").stat().st_size > 10000
+
+
+def test_labelled_digits_are_as_many_of_each_class():
+    labels = np.arange(1000) % 10
+    draw = module("pretraining").draw_labelled
+    chosen = draw(labels, 300, 0)
+    assert np.bincount(labels[chosen]).tolist() == [30] * 10 and len(set(chosen)) == 300
+    assert set(chosen) != set(draw(labels, 300, 1))
+    assert draw(labels, 1000, 0).tolist() == list(range(1000))
