@@ -6,7 +6,6 @@
 
     python VariationalAutoEncoder_tf2.py    # train on MNIST, evaluate, plot
     python VariationalAutoEncoder_tf2.py --limit 5000 --epochs 5 --model-dir try
-    python VariationalAutoEncoder_tf2.py --data fashion_mnist --model-dir out
     python VariationalAutoEncoder_tf2.py --latent-dim 10 --model-dir out10
 
 The encoder gives a normal distribution over the latent space for each image x, with mean z_mean
