@@ -10,6 +10,7 @@ import faulthandler
 import io
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -176,6 +177,18 @@ def load_plane(folder):
     if encoder.input_shape[3] != 1:
         fail(f"{folder}: accepted: models of grey images")
     return encoder, decoder
+
+
+def run_script(script, *words):
+    """Run a script of this repository as a command, or end with its status."""
+    command = [sys.executable, str(SCRIPTS / script), *map(str, words)]
+    print("\n$ python", script, *command[2:], flush=True)
+    environment = dict(os.environ)
+    if not SHOW_ALL:
+        environment.pop("TF_CPP_MIN_LOG_LEVEL")  # the scripts hide more than it does
+    status = subprocess.run(command, env=environment).returncode
+    if status:
+        sys.exit(status)
 
 
 # ---- Files to read -------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,32 +132,20 @@ def read_pages(folder):
 # ---- Training and cleaning, by the commands of a user --------------------------------------------
 
 
-def run(script, *words):
-    """Run a script of this repository, or end with its status."""
-    command = [sys.executable, str(common.SCRIPTS / script), *map(str, words)]
-    print("\n$ python", script, *words, flush=True)
-    environment = dict(os.environ)
-    if not common.SHOW_ALL:
-        environment.pop("TF_CPP_MIN_LOG_LEVEL")  # the scripts hide more than it does
-    status = subprocess.run(command, env=environment).returncode
-    if status:
-        sys.exit(status)
-
-
 def train_and_clean(folder, options):
     """Make all pages dirty, train the denoiser on those in `train`, and clean those in `test`."""
     for seed, part in enumerate(("train", "test")):
         words = [folder / part / "clean", "--output", folder / part / "dirty", "--seed", seed]
-        run("examples/dirty_pages.py", *words)
+        common.run_script("examples/dirty_pages.py", *words)
     pairs = [folder / "train" / "clean", "--noisy", folder / "train" / "dirty"]
     crops = folder / "crops.npz"
     model = folder / "model"
     size = ["--crop", 48, "--count", options.crops]
-    run("examples/pictures_to_npz.py", *pairs, "--output", crops, *size)
+    common.run_script("examples/pictures_to_npz.py", *pairs, "--output", crops, *size)
     words = ["--data", crops, "--epochs", options.epochs, "--model-dir", model]
-    run("StackedDenoisingAutoEncoder.py", *words)
+    common.run_script("StackedDenoisingAutoEncoder.py", *words)
     words = [folder / "test" / "dirty", "--output", folder / "test" / "cleaned"]
-    run("examples/denoise_pictures.py", *words, "--model-dir", model)
+    common.run_script("examples/denoise_pictures.py", *words, "--model-dir", model)
 
 
 # ---- Classical methods ---------------------------------------------------------------------------

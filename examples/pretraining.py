@@ -15,9 +15,6 @@ in --model-dir, and draws pretraining.png.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import common
 
@@ -63,21 +60,9 @@ def encoder_paths(options):
         paths[name] = folder / "encoder.keras"
         if not paths[name].is_file():
             data = "mnist" if options.data == common.MNIST else str(options.data)
-            train_encoder(folder, [*words, "--data", data, "--epochs", str(options.epochs)])
+            words = [*words, "--data", data, "--epochs", options.epochs, "--model-dir", folder]
+            common.run_script("StackedDenoisingAutoEncoder.py", *words)
     return paths
-
-
-def train_encoder(folder, words):
-    """Train a denoiser in a folder, by its command."""
-    script = common.SCRIPTS / "StackedDenoisingAutoEncoder.py"
-    command = [sys.executable, str(script), *words, "--model-dir", str(folder)]
-    print("\n$ python", script.name, *command[2:], flush=True)
-    environment = dict(os.environ)
-    if not common.SHOW_ALL:
-        environment.pop("TF_CPP_MIN_LOG_LEVEL")  # the script hides more than it does
-    status = subprocess.run(command, env=environment).returncode
-    if status:
-        sys.exit(status)
 
 
 def build_classifier(encoder):

@@ -149,7 +149,7 @@ def test_a_bug_of_a_fork_keeps_its_traceback(tmp_path, script=DENOISER):
     """An OSError and an ImportError that no user causes."""
     for mistake in ("open('no such file')", "import no_such_package"):
         source = (ROOT / script).read_text()
-        marker = "def main(options):\n"
+        marker = "def main(options: argparse.Namespace, callbacks=()):\n"
         assert marker in source
         (tmp_path / script).write_text(source.replace(marker, f"{marker}    {mistake}\n"))
         process = run(tmp_path / script, "--limit", "100", cwd=tmp_path)

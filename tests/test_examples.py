@@ -284,6 +284,7 @@ WORDS = {  # of a command that gets as far as importing what it needs
     "odd_ones_out": "--model-dir .",
     "pictures_to_npz": ". --output b.npz",
     "plane_forming": "",
+    "pretraining": "--model-dir .",
 }
 
 
@@ -329,6 +330,8 @@ def test_help_mistakes_and_missing_packages(name, bare):
         ("codes_as_features --model-dir . --images-dir", "argument --images-dir: expected one"),
         ("compare_dimensions vae denoiser", "denoiser/decoder.keras does not exist"),
         ("denoise_page --model-dir none", "none/model.keras does not exist"),
+        ("pretraining --draws 1", "argument --draws: 1: accepted: 2 to 100"),
+        ("pretraining --model-dir none", "none/denoiser/encoder.keras does not exist"),
         ("denoise_pictures none.png --output out", "argument PATH: none.png does not exist"),
         (
             "denoise_pictures vae --output out --model-dir denoiser",
