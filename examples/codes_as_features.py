@@ -2,23 +2,24 @@
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
 #     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
-#     "scikit-learn>=1.6,<2", "scipy>=1.14,<2",
+#     "scikit-learn>=1.6,<2", "scipy>=1.14,<2", "umap-learn>=0.5.7,<0.6",
 # ]
 # ///
 """What the codes are good for: classifying digits with many labels, with few, and with none.
 
     python examples/codes_as_features.py
 
-Opens the encoders that the two scripts saved, which were trained without labels. Compares their
-codes of the digits with raw pixels, and with PCA of the same number of dimensions. The denoiser's
-code (7, 7, 64) passes a ReLU, as in the decoder's first block, and is pooled to (3, 3, 64) by means
-over 3x3 positions; the VAE's code is z_mean. Classifiers are fitted to training images and scored
-on the test images; clusters are found in the test images.
-Prints a table, writes it to codes_as_features.json in --model-dir, and draws vae_clusters.png, the
-clusters of the latent plane.
+Opens the encoders that the two scripts saved, which were trained without labels. The denoiser's
+code (7, 7, 64) passes a ReLU, as in the decoder's first block; "pooled" means over 3x3 positions,
+(3, 3, 64). A VAE with ten dimensions, whose code is z_mean, is trained first if it is not there.
+Classifiers are fitted to training images and scored on the test images; clusters are found in the
+test images. Prints a table for each task: our codes, raw pixels, and published results. Writes
+codes_as_features.json to --model-dir, and draws vae_clusters.png, the clusters of the latent plane,
+and denoiser_clusters.png, those of the denoiser's code. Clusters need the package umap-learn.
 """
 
 import json
+from importlib.util import find_spec
 
 import common
 
@@ -27,107 +28,286 @@ models = ("denoiser/encoder.keras", "vae/encoder.keras", "vae/decoder.keras")
 parser.add_model_dir("models", *models)
 parser.add_images_dir()
 parser.add_data()
-# PCA needs more images than it has dimensions.
-parser.add_integer("--limit", 1000, 60000, 55000, "the first N training images")
+parser.add_integer("--limit", 1000, 60000, 60000, "the first N training images")
 if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
 with common.quiet_imports():
     import keras
     import matplotlib
     import numpy as np
+    import scipy.sparse
     from matplotlib.figure import Figure
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
     from scipy.optimize import linear_sum_assignment
+    from scipy.sparse.linalg import cg
     from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import adjusted_rand_score, confusion_matrix, normalized_mutual_info_score
+    from sklearn.metrics import adjusted_rand_score, confusion_matrix
     from sklearn.mixture import GaussianMixture
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 CLASSES = 10
-LABELLED = 10  # labelled images of each class, in the columns with few labels
+LABELLED = 10  # labelled images of each class, where labels are few
 DRAWS = 10  # random choices of these images
-HEAD = """
-| codes | dimensions | k-nearest neighbours, all labels | logistic regression, all labels \
-| k-nearest neighbours, 100 labels | logistic regression, 100 labels \
-| k-means: ARI, NMI, accuracy | Gaussian mixture: ARI, NMI, accuracy |
-| --- | --- | --- | --- | --- | --- | --- | --- |"""
+LATENT_DIM = 10  # of the VAE whose code is used
+PENALTY = 0.01  # C of the logistic regression with all labels
+GRAPH_IMAGES = 30_000  # training images in a graph
+NEIGHBOURS = 10  # of each image: in a graph, and of those that vote on its class
+DAMPING = 1e-3  # keeps the equations of a graph that is in pieces solvable
+UMAP_SEEDS = (0, 1, 2)
+OURS, BASELINE, PUBLISHED = "ours", "measured here", "published"
+
+KINGMA = "Kingma et al. 2014, table 1, https://arxiv.org/abs/1406.5298"
+VINCENT = "Vincent et al. 2010, https://jmlr.org/papers/v11/vincent10a.html"
+CALDER = "Calder et al. 2020, https://arxiv.org/abs/2006.11184"
+N2D = "McConville et al. 2019, https://arxiv.org/abs/1908.05968"
+DEC = "Xie et al. 2016, https://arxiv.org/abs/1511.06335"
+PUBLISHED_ACCURACIES = {  # task: (method, source, accuracy in percent)
+    "all labels": [
+        ("linear SVM on pixels", VINCENT, "94.7"),
+        ("linear SVM on the first layer of a stacked denoising autoencoder", VINCENT, "98.5"),
+    ],
+    "inductive": [
+        ("contractive autoencoder", KINGMA, "86.5"),
+        ("transductive SVM on the code of a VAE (M1+TSVM)", KINGMA, "88.2 ± 0.3"),
+        ("VAEs that learn with the labels (M1+M2)", KINGMA, "96.7 ± 0.1"),
+    ],
+    "transductive": [
+        ("Poisson learning on the code of a dense VAE, all 70,000 digits", CALDER, "95.9 ± 0.4")
+    ],
+    "clusters": [
+        ("N2D: autoencoder, UMAP, Gaussian mixture", N2D, "94.8"),
+        ("DEC: autoencoder and clusters trained together", DEC, "84.3"),
+    ],
+}
+TITLES = {
+    "all labels": "A linear classifier on frozen codes, all labels",
+    "inductive": "100 labels, without test images",
+    "transductive": "100 labels, with the test images in the graph",
+    "clusters": "Ten clusters of the 10,000 test images, no labels",
+}
+
+# ---- Codes
+
+
+def encode(model, images):
+    """Return the outputs of a model for images (n, height, width, channels)."""
+    parts = [model(images[start : start + 500]) for start in range(0, len(images), 500)]
+    return np.concatenate(parts)
+
+
+def flat_encoder(encoder, shape):
+    """Return a model from images (n, *shape) to the denoiser's codes, flat."""
+    image = keras.Input(shape)  # the encoder itself takes images of any size
+    code = keras.layers.ReLU()(encoder(image))
+    return keras.Model(image, keras.layers.Flatten()(code))
 
 
 def pooled_encoder(encoder, shape):
     """Return a model from images (n, *shape) to the denoiser's codes, pooled and flat."""
-    image = keras.Input(shape)  # the encoder itself takes images of any size
+    image = keras.Input(shape)
     code = keras.layers.ReLU()(encoder(image))
     pooled = keras.layers.AveragePooling2D(3, strides=2)(code)
     return keras.Model(image, keras.layers.Flatten()(pooled))
 
 
-def representations(x_train, x_test, denoiser, encoder):
-    """Yield (name, training codes, test codes): pixels, then each code and PCA of its size."""
-    pixels_train, pixels_test = x_train.reshape(len(x_train), -1), x_test.reshape(len(x_test), -1)
-    yield "raw pixels", pixels_train, pixels_test
-    z_mean = keras.Model(encoder.input, encoder.output[0])
-    for name, model in (("denoiser's code", denoiser), ("VAE's z_mean", z_mean)):
-        train = model.predict(x_train, batch_size=500, verbose=0)
-        yield name, train, model.predict(x_test, batch_size=500, verbose=0)
-        pca = PCA(train.shape[1], random_state=0).fit(pixels_train)
-        yield "PCA", pca.transform(pixels_train), pca.transform(pixels_test)
-
-
-def accuracies(train, y_train, test, y_test):
-    """Return {classifier: accuracy}; settings that are not given are scikit-learn's defaults."""
-    neighbours = KNeighborsClassifier(n_neighbors=5).fit(train, y_train)
-    regression = LogisticRegression(max_iter=300, tol=1e-3).fit(train, y_train)
+def load_encoders(options, shape):
+    """Return {name: model from images to codes}; the VAE is trained if it is not there."""
+    denoiser = common.load_model(options.model_dir / "denoiser/encoder.keras")
+    path = options.model_dir / f"vae{LATENT_DIM}" / "encoder.keras"
+    words = ["--latent-dim", LATENT_DIM]
+    common.train_if_missing(path, "VariationalAutoEncoder_tf2.py", options, *words)
+    vae = common.load_model(path)
+    if vae.input_shape[1:] != shape:
+        common.fail(f"{path}: accepted: a model of images {shape}")
     return {
-        "nearest neighbours": neighbours.score(test, y_test),
-        "logistic regression": regression.score(test, y_test),
+        "denoiser's code": flat_encoder(denoiser, shape),
+        "denoiser's code, pooled": pooled_encoder(denoiser, shape),
+        f"code of a VAE, {vae.output_shape[0][1]} dimensions": keras.Model(
+            vae.input, vae.output[0]
+        ),
     }
 
 
+# ---- Few labels
+
+
+def choose_labelled(labels, seed):
+    """Return the indices of the labelled images: some of each class, at random."""
+    draw = np.random.default_rng(seed)
+    classes = [np.flatnonzero(labels == label) for label in range(CLASSES)]
+    return np.concatenate([draw.choice(each, LABELLED, replace=False) for each in classes])
+
+
+def neighbour_graph(codes):
+    """Return the weights (n, n) of a graph: each code is linked to its nearest neighbours.
+
+    A weight is exp(-4 d^2 / D^2), with the distance d and D that of the last neighbour: Calder et
+    al. 2020, section 4, https://arxiv.org/abs/2006.11184
+    """
+    distances, neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(codes).kneighbors()
+    scale = np.maximum(distances[:, -1:], 1e-12)  # 0 where there are copies of an image
+    weights = np.exp(-4 * (distances / scale) ** 2)
+    rows = np.repeat(np.arange(len(codes)), NEIGHBOURS)
+    shape = (len(codes), len(codes))
+    graph = scipy.sparse.csr_array((weights.ravel(), (rows, neighbours.ravel())), shape)
+    return (graph + graph.T) / 2
+
+
+def poisson_learning(graph, labelled, labels):
+    """Return the class of every node of a graph (n, n), from the labels of a few nodes.
+
+    For each class, labelled nodes are sources or sinks of a flow in the graph, and a node gets the
+    class whose potential is highest: Calder et al. 2020, https://arxiv.org/abs/2006.11184
+    """
+    degrees = graph.sum(axis=1)
+    laplacian = (scipy.sparse.diags_array((1 + DAMPING) * degrees) - graph).tocsr()
+    preconditioner = scipy.sparse.diags_array(1 / degrees)
+    one_hot = np.eye(CLASSES)[labels]
+    potentials = []
+    for source in (one_hot - one_hot.mean(axis=0)).T:
+        flow = np.zeros(len(degrees))
+        flow[labelled] = source
+        potentials.append(cg(laplacian, flow, rtol=1e-3, M=preconditioner)[0])
+    return np.argmax(potentials, axis=0)
+
+
 def accuracies_with_few(train, y_train, test, y_test):
-    """Return {classifier: (mean, standard deviation)} of the accuracy with few labels."""
-    scores = []
+    """Return the accuracies of all draws on test images, {"inductive": ..., "transductive": ...}.
+
+    Inductive: a graph of training images spreads the labels to them, and the nearest of them vote
+    on a test image. Transductive: the test images are in the graph.
+    """
+    graph = neighbour_graph(train)
+    whole_graph = neighbour_graph(np.concatenate([train, test]))
+    found = {"inductive": [], "transductive": []}
     for seed in range(DRAWS):
-        draw = np.random.default_rng(seed)
-        classes = [np.flatnonzero(y_train == label) for label in range(CLASSES)]
-        labelled = np.concatenate([draw.choice(each, LABELLED, replace=False) for each in classes])
-        scores.append(accuracies(train[labelled], y_train[labelled], test, y_test))
-    of_each = {name: [score[name] for score in scores] for name in scores[0]}
-    return {name: (np.mean(each), np.std(each, ddof=1)) for name, each in of_each.items()}
+        labelled = choose_labelled(y_train, seed)
+        spread = poisson_learning(graph, labelled, y_train[labelled])
+        voters = KNeighborsClassifier(NEIGHBOURS).fit(train, spread)
+        found["inductive"].append(voters.score(test, y_test))
+        spread = poisson_learning(whole_graph, labelled, y_train[labelled])
+        found["transductive"].append(np.mean(spread[len(train) :] == y_test))
+    return found
+
+
+def logistic_accuracies_with_few(train, y_train, test, y_test):
+    """Return the accuracies of all draws of logistic regression on the labelled images alone."""
+    accuracies = []
+    for seed in range(DRAWS):
+        labelled = choose_labelled(y_train, seed)
+        classifier = LogisticRegression(max_iter=300, tol=1e-3)
+        classifier.fit(train[labelled], y_train[labelled])
+        accuracies.append(classifier.score(test, y_test))
+    return accuracies
+
+
+# ---- Clusters
 
 
 def gaussian_mixture(codes):
-    """Return a mixture fitted to codes; above 10 dimensions its covariances are diagonal."""
-    kind = "full" if codes.shape[1] <= 10 else "diag"
-    settings = {"reg_covar": 1e-3, "max_iter": 500, "random_state": 0}
-    return GaussianMixture(CLASSES, covariance_type=kind, **settings).fit(codes)
+    """Return a mixture with as many components as classes, fitted to codes (n, dimensions)."""
+    settings = {"reg_covar": 1e-3, "max_iter": 500, "n_init": 3, "random_state": 0}
+    return GaussianMixture(CLASSES, **settings).fit(codes)
 
 
-def cluster_scores(codes, labels):
-    """Return {clustering: {score: value}}; the labels score the clusters, but do not form them."""
-    k_means = KMeans(CLASSES, n_init=5, random_state=0).fit(codes)
-    scores = {}
-    for name, model in (("k-means", k_means), ("Gaussian mixture", gaussian_mixture(codes))):
-        clusters = model.predict(codes)
-        table = confusion_matrix(labels, clusters)
-        matched = table[linear_sum_assignment(-table)].sum()
-        ari = adjusted_rand_score(labels, clusters)
-        nmi = normalized_mutual_info_score(labels, clusters)
-        scores[name] = {"ARI": ari, "NMI": nmi, "accuracy": matched / len(labels)}
-    return scores
+def cluster_scores(clusters, labels):
+    """Return the accuracy with the best match of clusters and classes, and the ARI."""
+    table = confusion_matrix(labels, clusters)
+    matched = table[linear_sum_assignment(-table)].sum()
+    return matched / len(labels), adjusted_rand_score(labels, clusters)
 
 
-def print_row(row):
-    """Print a row of the table in Markdown, accuracies in percent."""
-    cells = [row["codes"], str(row["dimensions"])]
-    for accuracy in row["all labels"].values():
-        cells.append(f"{100 * accuracy:.1f}")
-    for mean, deviation in row["100 labels"].values():
-        cells.append(f"{100 * mean:.1f} ± {100 * deviation:.1f}")
-    for score in row["no labels"].values():
-        accuracy = 100 * score["accuracy"]
-        cells.append(f"{score['ARI']:.2f}, {score['NMI']:.2f}, {accuracy:.1f}")
-    print(f"| {' | '.join(cells)} |", flush=True)
+def umap_embedding(codes, dimensions, seed):
+    """Return codes in a few dimensions that keep their neighbours: https://umap-learn.readthedocs.io"""
+    import umap
+
+    settings = {"n_neighbors": 20, "min_dist": 0, "n_epochs": 200, "n_jobs": 1}
+    reducer = umap.UMAP(n_components=dimensions, random_state=seed, **settings)
+    return reducer.fit_transform(codes)
+
+
+# ---- Tables
+
+
+def result(method, whose, accuracies, **more):
+    """Return a row of a table; the accuracies are one or several, from 0 to 1."""
+    return {"method": method, "from": whose, "accuracies": np.ravel(accuracies).tolist(), **more}
+
+
+def is_pixels(name):
+    return name == "raw pixels"
+
+
+def rows_with_all_labels(codes, y_train, y_test):
+    rows = []
+    for name, (train, test) in codes.items():
+        classifier = LogisticRegression(C=PENALTY, max_iter=300, tol=1e-3).fit(train, y_train)
+        whose = BASELINE if is_pixels(name) else OURS
+        rows.append(result(f"logistic regression: {name}", whose, classifier.score(test, y_test)))
+    return rows
+
+
+def rows_with_few_labels(codes, y_train, y_test):
+    """Return the rows of two tables: inductive, and transductive."""
+    inductive, transductive = [], []
+    for name, (train, test) in codes.items():
+        whose = BASELINE if is_pixels(name) else OURS
+        images = slice(0, GRAPH_IMAGES)
+        found = accuracies_with_few(train[images], y_train[images], test, y_test)
+        inductive.append(result(f"graph and votes: {name}", whose, found["inductive"]))
+        transductive.append(result(f"Poisson learning: {name}", whose, found["transductive"]))
+        alone = logistic_accuracies_with_few(train, y_train, test, y_test)
+        inductive.append(result(f"logistic regression: {name}", BASELINE, alone))
+    return inductive, transductive
+
+
+def rows_of_clusters(codes, plane, labels):
+    """Return the rows of clusters in test codes; those with UMAP only where it is installed."""
+    k_means = KMeans(CLASSES, n_init=5, random_state=0).fit_predict(codes["raw pixels"])
+    accuracy, ari = cluster_scores(k_means, labels)
+    rows = [result("k-means: raw pixels", BASELINE, accuracy, ari=ari)]
+    accuracy, ari = cluster_scores(gaussian_mixture(plane).predict(plane), labels)
+    rows.append(result("Gaussian mixture: latent plane of the VAE", OURS, accuracy, ari=ari))
+    if not find_spec("umap"):
+        print("rows with UMAP are skipped: pip install umap-learn")
+        return rows
+    for name, test in codes.items():
+        scores = []
+        for seed in UMAP_SEEDS:
+            embedding = umap_embedding(test, 5, seed)
+            scores.append(cluster_scores(gaussian_mixture(embedding).predict(embedding), labels))
+        accuracies, aris = zip(*scores, strict=True)
+        whose = BASELINE if is_pixels(name) else OURS
+        method = f"UMAP and Gaussian mixture: {name}"
+        rows.append(result(method, whose, accuracies, ari=np.mean(aris)))
+    return rows
+
+
+def percent(accuracies):
+    """Return a cell: the mean in percent, and the standard deviation of several."""
+    mean = f"{100 * np.mean(accuracies):.1f}"
+    return mean if len(accuracies) == 1 else f"{mean} ± {100 * np.std(accuracies, ddof=1):.1f}"
+
+
+def print_table(task, rows):
+    """Print a table in Markdown: ours, those measured beside them, and published ones."""
+    has_ari = task == "clusters"
+    uses_test = "yes, without labels" if task in ("transductive", "clusters") else "no"
+    print(f"\n{TITLES[task]}\n")
+    print("| method | from | fitted to test images | accuracy, % |" + " ARI |" * has_ari)
+    print("| --- | --- | --- | --- |" + " --- |" * has_ari)
+    for row in sorted(rows, key=lambda row: row["from"] != OURS):
+        cells = [row["method"], row["from"], uses_test, percent(row["accuracies"])]
+        if has_ari:
+            cells.append(f"{row['ari']:.2f}")
+        print(f"| {' | '.join(cells)} |", flush=True)
+    for method, source, accuracy in PUBLISHED_ACCURACIES[task]:
+        cells = [method, source, uses_test, accuracy] + [""] * has_ari
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+# ---- Pictures
 
 
 def draw_clusters(path, codes, labels, decoder):
@@ -167,31 +347,71 @@ def draw_clusters(path, codes, labels, decoder):
         figure.savefig(unfinished, dpi=150)
 
 
+def draw_embedding(path, codes, images, labels):
+    """Draw codes in two dimensions by UMAP, the clusters found in five, and each one's mean image.
+
+    A cluster has the colour of its most frequent class, and its points have the colour of theirs.
+    """
+    wide = umap_embedding(codes, 5, UMAP_SEEDS[0])
+    clusters = gaussian_mixture(wide).predict(wide)
+    points = umap_embedding(codes, 2, UMAP_SEEDS[0])
+    colours = matplotlib.colormaps["tab10"]
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    title = "The denoiser's code of the test digits in two dimensions by UMAP; points have the\n"
+    title += "colour of their class; framed: the mean image of each of ten clusters"
+    axes = figure.add_subplot(title=title, xlabel="UMAP 1", ylabel="UMAP 2")
+    classes = {"c": labels, "cmap": colours, "vmin": -0.5, "vmax": 9.5}
+    scatter = axes.scatter(*points.T, s=2, linewidths=0, **classes)
+    place = {"loc": "outside lower center", "handletextpad": 0, "columnspacing": 1}
+    figure.legend(*scatter.legend_elements(num=None), title="class", ncols=CLASSES, **place)
+    axes.set(xticks=[], yticks=[])
+    majority = confusion_matrix(clusters, labels).argmax(axis=1)
+    for cluster in range(CLASSES):
+        members = clusters == cluster
+        if not members.any():
+            continue
+        mean = images[members].mean(axis=0)
+        picture = OffsetImage(mean[..., 0], zoom=1.4, cmap="gray")
+        frame = {"edgecolor": colours(majority[cluster]), "linewidth": 3}
+        middle = np.median(points[members], axis=0)
+        axes.add_artist(AnnotationBbox(picture, middle, pad=0.1, bboxprops=frame))
+    with common.new_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=130)
+
+
 def main(options):
     encoder, decoder = common.load_plane(options.model_dir / "vae")
-    denoiser = common.load_model(options.model_dir / "denoiser/encoder.keras")
     shape = encoder.input_shape[1:]
     x_train, y_train = common.read_images(options.data, "train", shape)
     x_test, y_test = common.read_images(options.data, "test", shape)
     x_train, y_train = x_train[: options.limit], y_train[: options.limit]
     common.need_digits(options.data, y_train, LABELLED)
-    print(HEAD)
-    rows = []
-    for name, train, test in representations(
-        x_train, x_test, pooled_encoder(denoiser, shape), encoder
-    ):
-        scale = train.std()  # one for all dimensions, which keeps their proportions
-        train, test = train / scale, test / scale
-        row = {"codes": name, "dimensions": train.shape[1]}
-        row["all labels"] = accuracies(train, y_train, test, y_test)
-        row["100 labels"] = accuracies_with_few(train, y_train, test, y_test)
-        row["no labels"] = cluster_scores(test, y_test)
-        rows.append(row)
-        print_row(row)
+    codes = {}
+    for name, model in load_encoders(options, shape).items():
+        codes[name] = encode(model, x_train), encode(model, x_test)
+    codes["raw pixels"] = x_train.reshape(len(x_train), -1), x_test.reshape(len(x_test), -1)
+    # One scale for all dimensions keeps their proportions.
+    codes = {
+        name: (train / train.std(), test / train.std()) for name, (train, test) in codes.items()
+    }
+    plane = encode(keras.Model(encoder.input, encoder.output[0]), x_test)
+
+    tables = {"all labels": rows_with_all_labels(codes, y_train, y_test)}
+    print_table("all labels", tables["all labels"])
+    del codes["denoiser's code"]  # pooling makes distances between its codes mean more
+    few = rows_with_few_labels(codes, y_train, y_test)
+    for task, rows in zip(("inductive", "transductive"), few, strict=True):
+        tables[task] = rows
+        print_table(task, rows)
+    test_codes = {name: test for name, (_, test) in codes.items()}
+    tables["clusters"] = rows_of_clusters(test_codes, plane, y_test)
+    print_table("clusters", tables["clusters"])
     with common.new_file(options.model_dir / "codes_as_features.json") as unfinished:
-        unfinished.write_text(json.dumps(rows, indent=2) + "\n")
-    codes, _ = encoder.predict(x_test, batch_size=500, verbose=0)
-    draw_clusters(options.images_dir / "vae_clusters.png", codes, y_test, decoder)
+        unfinished.write_text(json.dumps(tables, indent=2) + "\n")
+    draw_clusters(options.images_dir / "vae_clusters.png", plane, y_test, decoder)
+    if find_spec("umap"):
+        pooled = test_codes["denoiser's code, pooled"]
+        draw_embedding(options.images_dir / "denoiser_clusters.png", pooled, x_test, y_test)
 
 
 if __name__ == "__main__":

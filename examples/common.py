@@ -191,6 +191,13 @@ def run_script(script, *words):
         sys.exit(status)
 
 
+def train_if_missing(path, script, options, *words):
+    """Train a model by a script on the images of --data, unless the file of the model is there."""
+    if not path.is_file():
+        data = "mnist" if options.data == MNIST else options.data
+        run_script(script, *words, "--data", data, "--model-dir", path.parent)
+
+
 # ---- Files to read -------------------------------------------------------------------------------
 
 

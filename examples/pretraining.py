@@ -58,10 +58,8 @@ def encoder_paths(options):
         if name == "Gaussian noise":
             folder = options.model_dir / "denoiser"
         paths[name] = folder / "encoder.keras"
-        if not paths[name].is_file():
-            data = "mnist" if options.data == common.MNIST else str(options.data)
-            words = [*words, "--data", data, "--epochs", options.epochs, "--model-dir", folder]
-            common.run_script("StackedDenoisingAutoEncoder.py", *words)
+        words = [*words, "--epochs", options.epochs]
+        common.train_if_missing(paths[name], "StackedDenoisingAutoEncoder.py", options, *words)
     return paths
 
 

@@ -282,6 +282,7 @@ WORDS = {  # of a command that gets as far as importing what it needs
     "latent_explorer": "--model-dir vae",
     "latent_tour": "--model-dir vae --images-dir out",
     "odd_ones_out": "--model-dir .",
+    "one_class": "--output out",
     "pictures_to_npz": ". --output b.npz",
     "plane_forming": "",
     "pretraining": "--model-dir .",

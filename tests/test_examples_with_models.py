@@ -17,18 +17,85 @@ def test_codes_as_features(models, tmp_path, monkeypatch, capsys):
         np.savez(tmp_path / "few.npz", **{name: arrays[name][:1000] for name in arrays.files})
     codes = module("codes_as_features")
     monkeypatch.setattr(codes, "DRAWS", 2)
+    monkeypatch.setattr(codes, "UMAP_SEEDS", (0,))
     shutil.copytree(models, tmp_path / "models")
     folders = {"model_dir": tmp_path / "models", "images_dir": tmp_path / "new"}
     codes.main(SimpleNamespace(data=tmp_path / "few.npz", limit=800, **folders))
-    rows = json.loads((tmp_path / "models" / "codes_as_features.json").read_text())
-    assert [row["dimensions"] for row in rows] == [784, 576, 576, 2, 2]
-    printed = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| ") for line in printed) == 2 + len(rows)
-    assert rows[0]["all labels"]["nearest neighbours"] > 0.8
-    assert rows[0]["100 labels"]["logistic regression"][0] > 0.5
-    assert all(0.1 <= row["no labels"]["k-means"]["accuracy"] <= 1 for row in rows)
-    with Image.open(tmp_path / "new" / "vae_clusters.png") as picture:
-        assert picture.size == (1200, 1200)
+    assert (tmp_path / "models" / "vae10" / "encoder.keras").is_file()  # it was trained
+    tables = json.loads((tmp_path / "models" / "codes_as_features.json").read_text())
+    counts = {"all labels": 4, "inductive": 6, "transductive": 3, "clusters": 5}
+    assert {task: len(rows) for task, rows in tables.items()} == counts
+    for task, rows in tables.items():
+        draws = 2 if task in ("inductive", "transductive") else 1
+        assert all(len(row["accuracies"]) == draws for row in rows)
+        assert all(0.1 < accuracy < 1 for row in rows for accuracy in row["accuracies"])
+    accuracies = {}
+    for rows in tables.values():
+        accuracies |= {row["method"]: row["accuracies"] for row in rows}
+    assert accuracies["logistic regression: raw pixels"][0] > 0.7
+    assert accuracies["Poisson learning: raw pixels"][0] > 0.7
+    printed = capsys.readouterr().out
+    assert printed.count("\n| ") == sum(counts.values()) + 2 * 4 + 8  # heads; published rows
+    for name, size in (("vae_clusters", (1200, 1200)), ("denoiser_clusters", (1170, 1040))):
+        with Image.open(tmp_path / "new" / f"{name}.png") as picture:
+            assert picture.size == size
+
+
+def test_rows_with_umap_are_skipped_where_it_is_missing(monkeypatch, capsys):
+    codes = module("codes_as_features")
+    monkeypatch.setattr(codes, "find_spec", lambda name: None)
+    points = np.random.default_rng(0).normal(size=(100, 2))
+    rows = codes.rows_of_clusters({"raw pixels": points}, points, np.arange(100) % 10)
+    assert len(rows) == 2 and not any("UMAP" in row["method"] for row in rows)
+    assert "rows with UMAP are skipped: pip install umap-learn" in capsys.readouterr().out
+
+
+def test_labels_spread_in_a_graph():
+    """Two rings, one in the other, are told apart by one label each; copies do no harm."""
+    codes = module("codes_as_features")
+    angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    points = np.concatenate([ring, 2 * ring, np.repeat(ring[:1], 15, axis=0)])
+    graph = codes.neighbour_graph(points)
+    assert abs(graph - graph.T).max() < 1e-12 and graph.max() <= 1
+    found = codes.poisson_learning(graph, np.array([30, 130]), np.array([4, 7]))
+    assert found.tolist() == [4] * 100 + [7] * 100 + [4] * 15
+    accuracy, ari = codes.cluster_scores(np.array([3, 3, 5, 5, 5]), np.array([0, 0, 1, 1, 0]))
+    assert accuracy == 0.8 and 0 < ari < 1
+
+
+def test_one_digit_against_the_rest(tmp_path, monkeypatch, capsys):
+    with np.load(ROOT / "data" / "mnist.npz") as arrays:
+        parts = {name: arrays[name][:1500] for name in arrays.files}
+    np.savez(tmp_path / "few.npz", **parts)
+    one_class = module("one_class")
+    monkeypatch.setattr(one_class, "DIGITS", (1, 8))
+    words = ["--data", tmp_path / "few.npz", "--epochs", 3, "--output", tmp_path / "out"]
+    one_class.main(one_class.parser.parse_args([str(word) for word in words]))
+    rows = json.loads((tmp_path / "out" / "one_class.json").read_text())
+    aucs = {row["score"]: row["auc"] for row in rows}
+    assert len(aucs) == 6 and all(len(auc) == 2 for auc in aucs.values())
+    neighbours = "5 nearest neighbours"
+    assert min(aucs[neighbours]) > 0.7
+    assert np.mean(aucs[f"{neighbours}, images of unit length"]) > np.mean(aucs[neighbours])
+    assert aucs["VAE, squared error"] != aucs["VAE, squared error divided by ink"]
+    assert min(aucs["VAE, squared error, blurred, divided by ink"]) > 0.6
+    assert capsys.readouterr().out.count("\n| ") == 2 + 6 + 4  # a head, ours, published
+
+
+def test_scores_of_one_class_are_large_for_other_images():
+    """Twice the ink of an image that is restored as badly has half the score."""
+    one_class = module("one_class")
+    images = np.zeros((2, 28, 28, 1), np.float32)
+    images[0, 10:12, 5:15] = 1
+    images[1, 10:14, 5:15] = 1
+    assert one_class.ink(images).tolist() == [20, 40]
+    assert one_class.ink(np.zeros((1, 28, 28, 1))).tolist() == [1]  # not a division by 0
+    assert one_class.squared_error(images, 0.5 + 0 * images).tolist() == [196, 196]
+    shifted = np.roll(images, 1, axis=2)
+    plain = one_class.squared_error(images, shifted)
+    soft = one_class.squared_error(one_class.blurred(images), one_class.blurred(shifted))
+    assert (soft < plain / 4).all()  # a stroke that is off by a pixel counts little
 
 
 def test_latent_tour(models, tmp_path, monkeypatch):
