@@ -185,7 +185,7 @@ def run_script(script, *words):
     print("\n$ python", script, *command[2:], flush=True)
     environment = dict(os.environ)
     if not SHOW_ALL:
-        environment.pop("TF_CPP_MIN_LOG_LEVEL")  # the scripts hide more than it does
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the scripts hide more than it does
     status = subprocess.run(command, env=environment).returncode
     if status:
         sys.exit(status)

@@ -188,7 +188,8 @@ def test_pretraining(models, tmp_path):
     words = ["--data", "few.npz", "--epochs", 1, "--steps", 30, "--draws", 2]
     printed = worked("pretraining", *words, cwd=tmp_path)
     trained = re.findall(r"^\$ python Stacked\S+ (.*) --data few.npz", printed, re.M)
-    assert trained == ["--corruption masking", "--corruption salt-and-pepper"]
+    kinds = ("masking", "salt-and-pepper")
+    assert trained == [f"--corruption {kind} --epochs 1" for kind in kinds]
     assert re.findall(r"^\| (\d+) \|", printed, re.M) == ["100", "275"]
     rows = json.loads((tmp_path / "models" / "pretraining.json").read_text())
     for row in rows.values():
