@@ -43,8 +43,8 @@ LEARNING_RATE = 1e-3  # lower than in the script, because an epoch has few steps
 BLUR = 1.0  # standard deviation in pixels
 NEIGHBOURS = 5
 OURS, BASELINE = "ours", "measured here"
-RUFF = "Ruff et al. 2018, table 1, https://proceedings.mlr.press/v80/ruff18a.html"
-SECOND_HAND = "second-hand, the source was not checked"
+RUFF = "Ruff et al. 2018 (second-hand), table 1, https://proceedings.mlr.press/v80/ruff18a.html"
+SECOND_HAND = "second-hand, without a source"
 PUBLISHED = [  # method, source, mean ROC AUC of the ten digits in percent
     ("Deep SVDD", RUFF, "94.8"),
     ("one-class SVM", RUFF, "91.3"),
