@@ -15,7 +15,7 @@ code (7, 7, 64) passes a ReLU, as in the decoder's first block; "pooled" means o
 Classifiers are fitted to training images and scored on the test images; clusters are found in the
 test images. Prints a table for each task: our codes, raw pixels, and published results. Writes
 codes_as_features.json to --model-dir, and draws vae_clusters.png, the clusters of the latent plane,
-and denoiser_clusters.png, those of the denoiser's code. Clusters need the package umap-learn.
+and denoiser_clusters.png, those of the denoiser's code. Most clusters need the package umap-learn.
 """
 
 import json
@@ -55,7 +55,7 @@ GRAPH_IMAGES = 30_000  # training images in a graph
 NEIGHBOURS = 10  # of each image: in a graph, and of those that vote on its class
 DAMPING = 1e-3  # keeps the equations of a graph that is in pieces solvable
 UMAP_SEEDS = (0, 1, 2)
-OURS, BASELINE, PUBLISHED = "ours", "measured here", "published"
+OURS, BASELINE = "ours", "measured here"
 
 # Second-hand: the figure was not looked up in the source itself.
 KINGMA = "Kingma et al. 2014 (second-hand), table 1, https://arxiv.org/abs/1406.5298"
@@ -85,7 +85,7 @@ TITLES = {
     "all labels": "A linear classifier on frozen codes, all labels",
     "inductive": "100 labels, without test images",
     "transductive": "100 labels, with the test images in the graph",
-    "clusters": "Ten clusters of the 10,000 test images, no labels",
+    "clusters": "Ten clusters of the test images, no labels",
 }
 
 # ---- Codes
@@ -97,19 +97,13 @@ def encode(model, images):
     return np.concatenate(parts)
 
 
-def flat_encoder(encoder, shape):
-    """Return a model from images (n, *shape) to the denoiser's codes, flat."""
+def denoiser_code(encoder, shape, pool):
+    """Return a model from images (n, *shape) to the denoiser's codes, flat, and pooled or whole."""
     image = keras.Input(shape)  # the encoder itself takes images of any size
     code = keras.layers.ReLU()(encoder(image))
+    if pool:
+        code = keras.layers.AveragePooling2D(3, strides=2)(code)
     return keras.Model(image, keras.layers.Flatten()(code))
-
-
-def pooled_encoder(encoder, shape):
-    """Return a model from images (n, *shape) to the denoiser's codes, pooled and flat."""
-    image = keras.Input(shape)
-    code = keras.layers.ReLU()(encoder(image))
-    pooled = keras.layers.AveragePooling2D(3, strides=2)(code)
-    return keras.Model(image, keras.layers.Flatten()(pooled))
 
 
 def load_encoders(options, shape):
@@ -122,8 +116,8 @@ def load_encoders(options, shape):
     if vae.input_shape[1:] != shape:
         common.fail(f"{path}: accepted: a model of images {shape}")
     return {
-        "denoiser's code": flat_encoder(denoiser, shape),
-        "denoiser's code, pooled": pooled_encoder(denoiser, shape),
+        "denoiser's code": denoiser_code(denoiser, shape, pool=False),
+        "denoiser's code, pooled": denoiser_code(denoiser, shape, pool=True),
         f"code of a VAE, {vae.output_shape[0][1]} dimensions": keras.Model(
             vae.input, vae.output[0]
         ),
@@ -231,21 +225,23 @@ def umap_embedding(codes, dimensions, seed):
 # ---- Tables
 
 
-def result(method, whose, accuracies, **more):
+def result(method, origin, accuracies, **more):
     """Return a row of a table; the accuracies are one or several, from 0 to 1."""
-    return {"method": method, "from": whose, "accuracies": np.ravel(accuracies).tolist(), **more}
+    return {"method": method, "from": origin, "accuracies": np.ravel(accuracies).tolist(), **more}
 
 
-def is_pixels(name):
-    return name == "raw pixels"
+def whose(name):
+    """Return the origin of results of codes of that name."""
+    return BASELINE if name == "raw pixels" else OURS
 
 
 def rows_with_all_labels(codes, y_train, y_test):
     rows = []
     for name, (train, test) in codes.items():
         classifier = LogisticRegression(C=PENALTY, max_iter=300, tol=1e-3).fit(train, y_train)
-        whose = BASELINE if is_pixels(name) else OURS
-        rows.append(result(f"logistic regression: {name}", whose, classifier.score(test, y_test)))
+        rows.append(
+            result(f"logistic regression: {name}", whose(name), classifier.score(test, y_test))
+        )
     return rows
 
 
@@ -253,13 +249,12 @@ def rows_with_few_labels(codes, y_train, y_test):
     """Return the rows of two tables: inductive, and transductive."""
     inductive, transductive = [], []
     for name, (train, test) in codes.items():
-        whose = BASELINE if is_pixels(name) else OURS
         images = slice(0, GRAPH_IMAGES)
         found = accuracies_with_few(train[images], y_train[images], test, y_test)
-        inductive.append(result(f"graph and votes: {name}", whose, found["inductive"]))
-        transductive.append(result(f"Poisson learning: {name}", whose, found["transductive"]))
+        inductive.append(result(f"graph and votes: {name}", whose(name), found["inductive"]))
+        transductive.append(result(f"Poisson learning: {name}", whose(name), found["transductive"]))
         alone = logistic_accuracies_with_few(train, y_train, test, y_test)
-        inductive.append(result(f"logistic regression: {name}", BASELINE, alone))
+        inductive.append(result(f"logistic regression: {name}", whose(name), alone))
     return inductive, transductive
 
 
@@ -279,9 +274,8 @@ def rows_of_clusters(codes, plane, labels):
             embedding = umap_embedding(test, 5, seed)
             scores.append(cluster_scores(gaussian_mixture(embedding).predict(embedding), labels))
         accuracies, aris = zip(*scores, strict=True)
-        whose = BASELINE if is_pixels(name) else OURS
         method = f"UMAP and Gaussian mixture: {name}"
-        rows.append(result(method, whose, accuracies, ari=np.mean(aris)))
+        rows.append(result(method, whose(name), accuracies, ari=np.mean(aris)))
     return rows
 
 
@@ -387,6 +381,7 @@ def main(options):
     x_test, y_test = common.read_images(options.data, "test", shape)
     x_train, y_train = x_train[: options.limit], y_train[: options.limit]
     common.need_digits(options.data, y_train, LABELLED)
+    common.need_digits(options.data, y_test, 1)
     codes = {}
     for name, model in load_encoders(options, shape).items():
         codes[name] = encode(model, x_train), encode(model, x_test)

@@ -24,7 +24,6 @@ import common
 parser = common.Parser(__doc__)
 parser.add_data()
 parser.add_integer("--epochs", 1, 1000, 5, "passes over the images of a digit")
-parser.add_integer("--limit", 64, 60000, 60000, "the first N training images of each digit")
 text = "folder of one_class.json (default: models)"
 parser.add_argument("--output", type=Path, default=Path("models"), metavar="DIR", help=text)
 if __name__ == "__main__":
@@ -147,7 +146,7 @@ def main(options):
     common.need_digits(options.data, test_labels, 1)
     found = {}
     for digit in DIGITS:
-        chosen = train[train_labels == digit][: options.limit]
+        chosen = train[train_labels == digit]
         print(f"digit {digit}: {len(chosen):,} training images; ", end="", flush=True)
         for key, scores in scores_of(chosen, test, options).items():
             found.setdefault(key, []).append(roc_auc_score(test_labels != digit, scores))

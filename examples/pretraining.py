@@ -188,6 +188,7 @@ def main(options):
     train = (images[:size], labels[:size])
     validation = (images[size:], labels[size:])
     test = common.read_images(options.data, "test", (28, 28, 1))
+    common.need_digits(options.data, test[1], 1)
     encoders = {name: common.load_model(path) for name, path in paths.items()}
     model = build_classifier(keras.models.clone_model(encoders["Gaussian noise"]))
     print("\n| labels |", " | ".join(ENCODERS), "|\n| --- |" + " --- |" * len(ENCODERS))

@@ -83,8 +83,7 @@ def test_one_digit_against_the_rest(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("\n| ") == 2 + 6 + 4  # a head, ours, published
 
 
-def test_scores_of_one_class_are_large_for_other_images():
-    """Twice the ink of an image that is restored as badly has half the score."""
+def test_what_the_scores_of_one_class_are_made_of():
     one_class = module("one_class")
     images = np.zeros((2, 28, 28, 1), np.float32)
     images[0, 10:12, 5:15] = 1
