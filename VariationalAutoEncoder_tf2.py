@@ -169,7 +169,7 @@ def build_encoder(shape: tuple[int, int, int], latent_dim: int) -> keras.Model:
         filters = min(32 * 2**level, 128)
         x = layers.Conv2D(filters, 3, strides=2, padding="same", name=f"conv{level}", **RELU)(x)
     x = layers.Flatten()(x)
-    dense_units = (256, 128) if latent_dim == 2 else (512, 256)  # more gain nothing in a plane
+    dense_units = (256, 128) if latent_dim == 2 else (384, 192)  # more gain nothing in a plane
     for units in dense_units:
         x = layers.Dense(units)(x)
         x = layers.LayerNormalization()(x)
