@@ -168,8 +168,11 @@ def build_encoder(shape: tuple[int, int, int], latent_dim: int) -> keras.Model:
     for level in range(num_downsamples(shape) + 1):  # to (n, 4, 4, 128)
         filters = min(32 * 2**level, 128)
         x = layers.Conv2D(filters, 3, strides=2, padding="same", name=f"conv{level}", **RELU)(x)
+    dense_units = (256, 128)
+    if latent_dim > 2:  # fewer channels, or the wider dense layers would cost too much time
+        x = layers.Conv2D(64, 1, name="narrow", **RELU)(x)
+        dense_units = (512, 256)
     x = layers.Flatten()(x)
-    dense_units = (256, 128) if latent_dim == 2 else (384, 192)  # more gain nothing in a plane
     for units in dense_units:
         x = layers.Dense(units)(x)
         x = layers.LayerNormalization()(x)
