@@ -235,7 +235,7 @@ def own_pair(images):
     return noisy, clean
 
 
-MOSAIC_SHARE = 0.05  # of the training batches: large pictures need some, digits need none
+MOSAIC_SHARE = 0.2  # of the training batches: large pictures need some, digits need none
 
 
 def mosaics(clean, seed):
@@ -255,6 +255,18 @@ def mosaics(clean, seed):
     lower = tf.concat([c, d], axis=2)
     shift = tf.cast([y * height, x * width], tf.int32)
     return tf.roll(tf.concat([upper, lower], axis=1), shift, axis=(1, 2))
+
+
+def recoloured(clean, seed):
+    """Return a batch of RGB images with its channels in a random order; others as they are.
+
+    A few pictures have few colours. From them alone, the model would turn colours that it has
+    never seen into ones that it has: green leaves became blue.
+    """
+    if clean.shape[-1] != 3:
+        return clean
+    order = tf.random.experimental.stateless_shuffle(tf.range(3), seed)
+    return tf.gather(clean, order, axis=-1)
 
 
 MAX_PSNR = 100  # dB, in place of infinity for equal images
@@ -331,6 +343,14 @@ def plot_all(folder, model, test_dataset, history):
 # ---- Main
 
 
+def learning_rate(image_count, options):
+    """Return a schedule: the rate falls linearly to 0, as Muon needs no warm-up here."""
+    steps = options.epochs * (image_count // options.batch_size)
+    return keras.optimizers.schedules.PolynomialDecay(
+        options.learning_rate, steps, end_learning_rate=0.0
+    )
+
+
 def build_denoiser(channels, image_count, options):
     """Return the encoder, the decoder of logits, and the compiled model of both."""
     encoder = build_encoder(channels)
@@ -404,8 +424,9 @@ def main(options: argparse.Namespace, callbacks=()):
         return noisy_and_clean(cropped(images), seed)
 
     def training_batch(images, seed):
-        mosaic_seed, noise_seed = tf.unstack(tf.random.split(seed))
-        return noisy_and_clean(mosaics(cropped(images), mosaic_seed), noise_seed)
+        mosaic_seed, colour_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+        images = recoloured(mosaics(cropped(images), mosaic_seed), colour_seed)
+        return noisy_and_clean(images, noise_seed)
 
     log, checkpoints = fit(
         denoiser,
@@ -435,8 +456,6 @@ def main(options: argparse.Namespace, callbacks=()):
 
 # ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ========
 
-WARM_UP = 0.1  # share of the steps over which the learning rate rises
-INITIAL_RATE = 0.04  # of the peak learning rate
 FEW_STEPS = 3000  # a run with fewer gets a line of advice
 DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
 DARK = 64  # of 255: images that have no greater value may be meant otherwise
@@ -671,18 +690,6 @@ def choose_strategy():
     if len(devices) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy()
-
-
-def learning_rate(image_count, options):
-    """Return a schedule: the rate rises linearly, then falls as a cosine to 0."""
-    steps = options.epochs * (image_count // options.batch_size)
-    warm_up = int(WARM_UP * steps)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=INITIAL_RATE * options.learning_rate,
-        warmup_target=options.learning_rate,
-        warmup_steps=warm_up,
-        decay_steps=steps - warm_up,
-    )
 
 
 class ConvMuon(keras.optimizers.Muon):

@@ -514,6 +514,20 @@ def plot_all(options, encoder, decoder, images, labels, kl_by_dimension, history
 # ---- Main
 
 ADAM_WEIGHT_DECAY = 0.05  # times the learning rate: without it, the encoder overfits
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+INITIAL_RATE = 0.04  # of the peak learning rate
+
+
+def learning_rate(image_count, options):
+    """Return a schedule: the rate rises linearly, then falls as a cosine to 0."""
+    steps = options.epochs * (image_count // options.batch_size)
+    warm_up = int(WARM_UP * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=INITIAL_RATE * options.learning_rate,
+        warmup_target=options.learning_rate,
+        warmup_steps=warm_up,
+        decay_steps=steps - warm_up,
+    )
 
 
 def vae_optimizer(rate, latent_dim):
@@ -587,8 +601,6 @@ def main(options: argparse.Namespace, callbacks=()):
 
 # ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ========
 
-WARM_UP = 0.1  # share of the steps over which the learning rate rises
-INITIAL_RATE = 0.04  # of the peak learning rate
 FEW_STEPS = 3000  # a run with fewer gets a line of advice
 DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
 DARK = 64  # of 255: images that have no greater value may be meant otherwise
@@ -823,18 +835,6 @@ def choose_strategy():
     if len(devices) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy()
-
-
-def learning_rate(image_count, options):
-    """Return a schedule: the rate rises linearly, then falls as a cosine to 0."""
-    steps = options.epochs * (image_count // options.batch_size)
-    warm_up = int(WARM_UP * steps)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=INITIAL_RATE * options.learning_rate,
-        warmup_target=options.learning_rate,
-        warmup_steps=warm_up,
-        decay_steps=steps - warm_up,
-    )
 
 
 class ConvMuon(keras.optimizers.Muon):

@@ -296,7 +296,7 @@ def prepared_by_ours(script, kind):
     """Return what makes a batch for the training of our recipes: `main` in the scripts."""
 
     def with_mosaics(clean, seed):
-        mosaic_seed, noise_seed = script.tf.unstack(script.tf.random.split(seed))
+        mosaic_seed, _, noise_seed = script.tf.unstack(script.tf.random.split(seed, 3))
         clean = script.mosaics(clean, mosaic_seed)
         return script.corrupt(clean, "gaussian", [script.NOISE], noise_seed), clean
 
