@@ -74,6 +74,17 @@ def test_recoloured(denoiser):
     assert denoiser.recoloured(grey, (0, 0)) is grey
 
 
+def test_learning_rates(denoiser, vae):
+    """Both end at zero; the denoiser's falls linearly from its peak, the VAE's rises first."""
+    words = ["--epochs", "10", "--batch-size", "8", "--learning-rate", "0.01"]
+    denoiser_rate = denoiser.learning_rate(80, denoiser.parse_options(words))
+    found = [float(denoiser_rate(step)) for step in (0, 25, 50, 100)]
+    assert np.allclose(found, [0.01, 0.0075, 0.005, 0])
+    vae_rate = vae.learning_rate(80, vae.parse_options(words))
+    found = [float(vae_rate(step)) for step in (0, 5, 10, 55, 100)]
+    assert np.allclose(found, [0.0004, 0.0052, 0.01, 0.005, 0], atol=1e-6)
+
+
 def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
     """All singular values of the update near 0.2 sqrt(larger side), for a gradient of rank 16."""
     gradient = np.float32(RANDOM.normal(size=(3, 3, 8, 16)) * np.arange(1, 17))
