@@ -33,7 +33,7 @@ from pathlib import Path
 MODEL_DIR = Path("models/denoiser")
 EPOCHS = 8
 NOISE = 0.5  # a digit is hard to read then
-LEARNING_RATE = 4e-3  # peak
+LEARNING_RATE = 3e-3  # peak
 BATCH_DIVISOR = 4  # a mosaic has four images, and each device gets whole mosaics
 
 
