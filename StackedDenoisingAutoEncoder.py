@@ -173,12 +173,15 @@ def build_encoder(channels: int) -> keras.Model:
     return keras.Model(image, x, name="encoder")
 
 
-def build_decoder(channels: int) -> keras.Model:
+def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
     """Return a model from codes (n, 7, 7, 64) to logits of clean pixels (n, 28, 28, channels).
 
     Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
-    farther.
+    farther. The decoder starts at the probability `pixel_mean`, the mean of the training pixels.
     """
+    mean = min(max(pixel_mean, 0.01), 0.99)
+    start = keras.initializers.Constant(math.log(mean / (1 - mean)))
+    last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
     x = code = keras.Input((None, None, 64), name="code")  # (n, 7, 7, 64)
     for dilation in (1, 3, 1):
         block = layers.Activation("relu")(x)
@@ -186,7 +189,7 @@ def build_decoder(channels: int) -> keras.Model:
         x = layers.Add()([x, block])
     x = layers.Activation("relu")(x)
     x = layers.Conv2DTranspose(32, 4, strides=2, padding="same", activation="relu")(x)
-    x = layers.Conv2DTranspose(channels, 4, strides=2, padding="same", dtype="float32")(x)
+    x = layers.Conv2DTranspose(channels, 4, strides=2, **last)(x)
     return keras.Model(code, x, name="decoder_logits")
 
 
@@ -351,14 +354,18 @@ def learning_rate(image_count, options):
     )
 
 
-def build_denoiser(channels, image_count, options):
-    """Return the encoder, the decoder of logits, and the compiled model of both."""
+def build_denoiser(clean: np.ndarray, options):
+    """Return the encoder, the decoder of logits, and the compiled model of both.
+
+    `clean` are uint8 training images (n, height, width, channels).
+    """
+    channels = clean.shape[3]
     encoder = build_encoder(channels)
-    decoder_logits = build_decoder(channels)
+    decoder_logits = build_decoder(channels, float(clean.mean() / 255))
     logits = decoder_logits(encoder.output)
     denoiser = keras.Model(encoder.input, logits, name="denoiser_logits")
     denoiser.compile(
-        optimizer=ConvMuon(learning_rate(image_count, options), weight_decay=WEIGHT_DECAY),
+        optimizer=ConvMuon(learning_rate(len(clean), options), weight_decay=WEIGHT_DECAY),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.MeanMetricWrapper(psnr, name="psnr")],
     )
@@ -407,8 +414,9 @@ def main(options: argparse.Namespace, callbacks=()):
         train, validation, test, _ = load_images(options.data, options.limit)
     height, width, channels = train.shape[1:]
     channels = channels // 2 if has_pairs else channels
+    clean = train[..., :channels]  # after them come the noisy images of pairs
     with set_up(options, len(train)).scope():
-        encoder, decoder_logits, denoiser = build_denoiser(channels, len(train), options)
+        encoder, decoder_logits, denoiser = build_denoiser(clean, options)
     if options.start_from:
         load_weights(options.start_from, {"model": denoiser})
 

@@ -583,7 +583,7 @@ def programs(train):
         if kind == VAE:
             model = script.build_vae(train, run)
         else:
-            _, _, model = script.build_denoiser(train.shape[3], len(train), run)
+            _, _, model = script.build_denoiser(train, run)
         batches = script.train_dataset(train, prepared_by_ours(script, kind), run)
         yield kind, model, run.batch_size, batches
     for name, (kind, build, rate, batch_size, _) in BASELINES.items():

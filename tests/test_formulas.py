@@ -117,7 +117,7 @@ def test_weight_decay_with_more_than_two_dimensions(latent_dim, decay, vae):
     optimizer.build(variables)
     optimizer.apply([np.zeros(variable.shape, np.float32) for variable in variables], variables)
     for variable, old in zip(variables, before, strict=True):
-        is_muons = variable.path in ("conv1/kernel", "conv2/kernel")
+        is_muons = variable.path in ("conv1/kernel", "conv2/kernel", "narrow/kernel")
         kept = 1 if is_muons else 1 - 0.1 * decay
         np.testing.assert_allclose(variable, kept * old, rtol=1e-5)
 
@@ -354,7 +354,7 @@ def test_settings_of_a_run_are_all_options_but_places(denoiser):
     images = np.zeros((64, 28, 28, 1), np.uint8)
 
     options = denoiser.parse_options([])
-    *networks, model = denoiser.build_denoiser(1, len(images), options)
+    *networks, model = denoiser.build_denoiser(images, options)
 
     def settings(*words):
         return denoiser.run_settings(model, networks, images, denoiser.parse_options([*words]))
