@@ -156,6 +156,14 @@ def test_the_decoder_starts_at_the_mean_of_the_pixels(vae):
         assert np.median(1 / (1 + np.exp(-logits))) == pytest.approx(expected, rel=0.15)
 
 
+def test_the_denoiser_starts_at_the_mean_of_the_clean_pixels(denoiser):
+    """Where the code is zero, so is all but the last layer's biases."""
+    images = np.full((64, 8, 8, 1), 51, np.uint8)  # 0.2
+    _, decoder_logits, _ = denoiser.build_denoiser(images, denoiser.parse_options([]))
+    logits = decoder_logits(np.zeros((1, 2, 2, 64), np.float32)).numpy()
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), 0.2, rtol=1e-5)
+
+
 @BOTH
 def test_help_and_mistakes_answer_at_once(script, tmp_path):
     missing = ["--data", "no such file.npz"]
