@@ -179,8 +179,7 @@ def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
     Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
     farther. The decoder starts at the probability `pixel_mean`, the mean of the training pixels.
     """
-    mean = min(max(pixel_mean, 0.01), 0.99)
-    start = keras.initializers.Constant(math.log(mean / (1 - mean)))
+    start = mean_pixel_biases(pixel_mean)
     last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
     x = code = keras.Input((None, None, 64), name="code")  # (n, 7, 7, 64)
     for dilation in (1, 3, 1):
@@ -698,6 +697,12 @@ def choose_strategy():
     if len(devices) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy()
+
+
+def mean_pixel_biases(pixel_mean):
+    """Return the initializer of biases with which a sigmoid starts at the mean of the pixels."""
+    mean = min(max(pixel_mean, 0.01), 0.99)
+    return keras.initializers.Constant(math.log(mean / (1 - mean)))
 
 
 class ConvMuon(keras.optimizers.Muon):

@@ -223,8 +223,7 @@ def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Mode
     x = layers.Reshape((height, width, first_filters))(x)  # (n, 7, 7, 32 or 64)
     for _ in range(upsamples - 1):  # to (n, 14, 14, 16 or 32)
         x = layers.Conv2DTranspose(filters, 3, strides=2, padding="same", **RELU)(x)
-    mean = min(max(pixel_mean, 0.01), 0.99)
-    start = keras.initializers.Constant(math.log(mean / (1 - mean)))
+    start = mean_pixel_biases(pixel_mean)
     last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
     x = layers.Conv2DTranspose(shape[2], 3, strides=2, **last)(x)  # (n, 28, 28, 1)
     surplus = ((0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1]))
@@ -835,6 +834,12 @@ def choose_strategy():
     if len(devices) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy()
+
+
+def mean_pixel_biases(pixel_mean):
+    """Return the initializer of biases with which a sigmoid starts at the mean of the pixels."""
+    mean = min(max(pixel_mean, 0.01), 0.99)
+    return keras.initializers.Constant(math.log(mean / (1 - mean)))
 
 
 class ConvMuon(keras.optimizers.Muon):

@@ -390,7 +390,7 @@ def small_vae(script, pixel_mean):
     x = layers.Dense(7 * 7 * 8, **script.RELU)(x)
     x = layers.Reshape((7, 7, 8))(x)
     x = layers.Conv2DTranspose(4, 3, **strided, **script.RELU)(x)  # (n, 14, 14, 4)
-    start = keras.initializers.Constant(math.log(pixel_mean / (1 - pixel_mean)))
+    start = script.mean_pixel_biases(pixel_mean)
     x = layers.Conv2DTranspose(1, 3, **strided, bias_initializer=start)(x)  # (n, 28, 28, 1)
     return encoder, keras.Model(z, x, name="decoder_logits")
 

@@ -584,8 +584,8 @@ before, without Muon and with a peak learning rate of 0.004 (long runs: 0.002); 
 now. The denoiser's small model, speed, memory and the photograph are of version 1.1.0, without
 marks of black and white pixels, with which a step takes 1.02 times as long, and the photograph with
 the channels in their order, which suits its colours but not others (`NOTES.md`, D9); the dirty
-pages are of version 1.2.0. The VAE's shorter runs and those with more dimensions had company on the
-machine, so that their times are too long.
+pages are of version 1.2.0. The default and the shorter runs of both and those with more dimensions
+had company on the machine, so that their times are too long.
 {small}
 ## VAE, in nats
 

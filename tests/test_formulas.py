@@ -61,7 +61,7 @@ def test_mosaics(denoiser):
 
 
 def test_recoloured(denoiser):
-    """All six orders of the channels, each for a whole batch; grey images stay as they are."""
+    """All six orders of the channels, each for a whole batch; grey images and pairs stay."""
     images = np.float32(np.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3))
     orders = set()
     for seed in range(60):
@@ -70,8 +70,20 @@ def test_recoloured(denoiser):
         assert np.array_equal(made, images[..., order])
         orders.add(tuple(order))
     assert len(orders) == 6
-    grey = images[..., :1]
-    assert denoiser.recoloured(grey, (0, 0)) is grey
+    grey, pair = images[..., :1], np.tile(images, 2)
+    assert denoiser.recoloured(grey, (0, 0)) is grey and denoiser.recoloured(pair, (0, 0)) is pair
+
+
+def test_the_denoiser_recolours_what_it_trains_on(denoiser, tmp_path, monkeypatch):
+    """Black in place of every training image, so that the model makes red ones black."""
+    monkeypatch.setattr(denoiser, "recoloured", lambda clean, seed: denoiser.tf.zeros_like(clean))
+    red = np.zeros((640, 8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    np.savez(tmp_path / "red.npz", x_train=red)
+    words = ["--data", str(tmp_path / "red.npz"), "--epochs", "5", "--batch-size", "8"]
+    denoiser.main(denoiser.parse_options([*words, "--model-dir", str(tmp_path)]))
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert model.predict(red[:1] / 255, verbose=0).max() < 0.1
 
 
 def test_learning_rates(denoiser, vae):
