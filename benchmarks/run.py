@@ -395,7 +395,7 @@ def small_vae(script, pixel_mean):
     return encoder, keras.Model(z, x, name="decoder_logits")
 
 
-def small_denoiser(script):
+def small_denoiser(script, pixel_mean):
     """Return encoder and decoder like the script's, with fewer channels: 14, 24 and 8."""
     keras, layers = script.keras, script.layers
     strided = {"strides": 2, "padding": "same"}
@@ -414,19 +414,21 @@ def small_denoiser(script):
         x = layers.Add()([x, block])
     x = layers.Activation("relu")(x)
     x = layers.Conv2DTranspose(8, 4, **strided, activation="relu")(x)  # (n, 14, 14, 8)
-    x = layers.Conv2DTranspose(1, 4, **strided)(x)  # (n, 28, 28, 1)
+    start = script.mean_pixel_biases(pixel_mean)
+    x = layers.Conv2DTranspose(1, 4, **strided, bias_initializer=start)(x)  # (n, 28, 28, 1)
     return encoder, keras.Model(code, x, name="decoder_logits")
 
 
 def small_model(script, kind, train, run):
     """Return a small model, compiled as its script compiles the full one, and its networks."""
     rate = script.learning_rate(len(train), run)
+    pixel_mean = float(train.mean() / 255)
     if kind == VAE:
-        networks = small_vae(script, float(train.mean() / 255))
+        networks = small_vae(script, pixel_mean)
         model = script.VAE(*networks)
         optimizer = script.vae_optimizer(rate, latent_dim=2)
     else:
-        encoder, decoder = networks = small_denoiser(script)
+        encoder, decoder = networks = small_denoiser(script, pixel_mean)
         model = script.keras.Model(encoder.input, decoder(encoder.output))
         optimizer = script.ConvMuon(rate, weight_decay=script.WEIGHT_DECAY)
     if parameters(model) > LIMITS[kind]:
