@@ -32,8 +32,8 @@ def test_codes_as_features(models, tmp_path, monkeypatch, capsys):
     accuracies = {}
     for rows in tables.values():
         accuracies |= {row["method"]: row["accuracies"] for row in rows}
-    assert accuracies["logistic regression: raw pixels"][0] > 0.7
-    assert accuracies["Poisson learning: raw pixels"][0] > 0.7
+    assert accuracies["logistic regression: pixels"][0] > 0.7
+    assert accuracies["Poisson learning: pixels"][0] > 0.7
     printed = capsys.readouterr().out
     assert printed.count("\n| ") == sum(counts.values()) + 2 * 4 + 8  # heads; published rows
     for name, size in (("vae_clusters", (1200, 1200)), ("denoiser_clusters", (1170, 1040))):
@@ -45,7 +45,7 @@ def test_rows_with_umap_are_skipped_where_it_is_missing(monkeypatch, capsys):
     codes = module("codes_as_features")
     monkeypatch.setattr(codes, "find_spec", lambda name: None)
     points = np.random.default_rng(0).normal(size=(100, 2))
-    rows = codes.rows_of_clusters({"raw pixels": points}, points, np.arange(100) % 10)
+    rows = codes.rows_of_clusters({"pixels": points}, points, np.arange(100) % 10)
     assert len(rows) == 2 and not any("UMAP" in row["method"] for row in rows)
     assert "rows with UMAP are skipped: pip install umap-learn" in capsys.readouterr().out
 
