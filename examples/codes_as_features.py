@@ -21,6 +21,7 @@ denoiser_clusters.png, those of the denoiser's code. Most clusters need the pack
 """
 
 import json
+import warnings
 from importlib.util import find_spec
 
 import common
@@ -261,9 +262,15 @@ def umap_embedding(codes, dimensions, seed):
     """Return codes in a few dimensions that keep their neighbours: https://umap-learn.readthedocs.io"""
     import umap
 
-    settings = {"n_neighbors": 20, "min_dist": 0, "n_epochs": 200, "n_jobs": 1}
-    reducer = umap.UMAP(n_components=dimensions, random_state=seed, **settings)
-    return reducer.fit_transform(codes)
+    count = 20
+    distances, neighbours = NearestNeighbors(n_neighbors=count).fit(codes).kneighbors(codes)
+    settings = {"n_neighbors": count, "min_dist": 0, "n_epochs": 100, "n_jobs": 1}
+    # UMAP's own search for neighbours is compiled first, which takes longer than all the rest.
+    settings["precomputed_knn"] = (neighbours, distances)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "precomputed_knn")  # other images cannot be added later
+        reducer = umap.UMAP(n_components=dimensions, random_state=seed, **settings)
+        return reducer.fit_transform(codes)
 
 
 # ---- Tables
@@ -387,13 +394,12 @@ def draw_clusters(path, codes, labels, decoder):
 
 
 def draw_embedding(path, codes, images, labels):
-    """Draw codes in two dimensions by UMAP, the clusters found in five, and each one's mean image.
+    """Draw codes in two dimensions by UMAP, and the mean image of each cluster found there.
 
     A cluster has the colour of its most frequent class, and its points have the colour of theirs.
     """
-    wide = umap_embedding(codes, 5, UMAP_SEEDS[0])
-    clusters = gaussian_mixture(wide).predict(wide)
     points = umap_embedding(codes, 2, UMAP_SEEDS[0])
+    clusters = gaussian_mixture(points).predict(points)
     colours = matplotlib.colormaps["tab10"]
     figure = Figure(figsize=(9, 8), layout="constrained")
     title = "The denoiser's code of the test digits in two dimensions by UMAP; points have the\n"
