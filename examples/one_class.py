@@ -23,7 +23,7 @@ import common
 
 parser = common.Parser(__doc__)
 parser.add_data()
-parser.add_integer("--epochs", 1, 1000, 4, "passes over the images of a digit")
+parser.add_integer("--epochs", 1, 1000, 3, "passes over the images of a digit")
 text = "folder of one_class.json (default: models)"
 parser.add_argument("--output", type=Path, default=Path("models"), metavar="DIR", help=text)
 if __name__ == "__main__":
