@@ -29,11 +29,13 @@ def test_codes_as_features(models, tmp_path, monkeypatch, capsys):
         draws = 2 if task in ("inductive", "transductive") else 1
         assert all(len(row["accuracies"]) == draws for row in rows)
         assert all(0.1 < accuracy < 1 for row in rows for accuracy in row["accuracies"])
-    accuracies = {}
-    for rows in tables.values():
-        accuracies |= {row["method"]: row["accuracies"] for row in rows}
-    assert accuracies["logistic regression: pixels"][0] > 0.7
-    assert accuracies["Poisson learning: pixels"][0] > 0.7
+    for task, method, least in (
+        ("all labels", "logistic regression: pixels", 0.8),
+        ("inductive", "logistic regression: pixels", 0.65),
+        ("transductive", "Poisson learning: pixels", 0.75),
+    ):
+        rows = {row["method"]: row["accuracies"] for row in tables[task]}
+        assert min(rows[method]) > least
     printed = capsys.readouterr().out
     assert printed.count("\n| ") == sum(counts.values()) + 2 * 4 + 8  # heads; published rows
     for name, size in (("vae_clusters", (1200, 1200)), ("denoiser_clusters", (1170, 1040))):
@@ -70,7 +72,7 @@ def test_one_digit_against_the_rest(tmp_path, monkeypatch, capsys):
     np.savez(tmp_path / "few.npz", **parts)
     one_class = module("one_class")
     monkeypatch.setattr(one_class, "DIGITS", (1, 8))
-    words = ["--data", tmp_path / "few.npz", "--epochs", 3, "--output", tmp_path / "out"]
+    words = ["--data", tmp_path / "few.npz", "--epochs", 20, "--output", tmp_path / "out"]
     one_class.main(one_class.parser.parse_args([str(word) for word in words]))
     rows = json.loads((tmp_path / "out" / "one_class.json").read_text())
     aucs = {row["score"]: row["auc"] for row in rows}
