@@ -103,38 +103,35 @@ TITLES = {
 
 
 def encode(model, images):
-    """Return the outputs of a model for images (n, height, width, channels)."""
+    """Return the outputs of a model, a list, for images (n, height, width, channels)."""
     parts = [model(images[start : start + 500]) for start in range(0, len(images), 500)]
-    return np.concatenate(parts)
+    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def denoiser_means(encoder, shape):
-    """Return a model from images (n, *shape) to means of the denoiser's codes, (n, 576)."""
-    image = keras.Input(shape)  # the encoder itself takes images of any size
-    code = keras.layers.ReLU()(encoder(image))
-    means = keras.layers.AveragePooling2D(3, strides=2)(code)
-    return keras.Model(image, keras.layers.Flatten()(means))
+def denoiser_codes(encoder, shape):
+    """Return a model from images (n, *shape) to maxima (n, 3456) and means (n, 576) of codes.
 
-
-def denoiser_maxima(encoder, shape):
-    """Return a model from images (n, *shape) to maxima of the first layer and the code, (n, 3456).
-
-    Maxima of neighbouring positions change little when a stroke moves by a pixel.
+    The maxima are of the first layer and of the code, the means of the code alone. Maxima of
+    neighbouring positions change little when a stroke moves by a pixel.
     """
     convolutions = [layer for layer in encoder.layers if isinstance(layer, keras.layers.Conv2D)]
     both = keras.Model(encoder.input, [convolutions[0].output, encoder.output])
-    image = keras.Input(shape)
+    image = keras.Input(shape)  # the encoder itself takes images of any size
     first, code = both(image)  # (n, 14, 14, 32) and (n, 7, 7, 64)
+    code = keras.layers.ReLU()(code)
     maxima = [
         keras.layers.MaxPooling2D(4, strides=2)(first),
-        keras.layers.MaxPooling2D(2, strides=1)(keras.layers.ReLU()(code)),
+        keras.layers.MaxPooling2D(2, strides=1)(code),
     ]
-    merged = keras.layers.Concatenate()(maxima)  # (n, 6, 6, 96)
-    return keras.Model(image, keras.layers.Flatten()(merged))
+    maxima = keras.layers.Concatenate()(maxima)  # (n, 6, 6, 96)
+    means = keras.layers.AveragePooling2D(3, strides=2)(code)  # (n, 3, 3, 64)
+    flatten = keras.layers.Flatten()
+    return keras.Model(image, [flatten(maxima), flatten(means)])
 
 
-def load_encoders(options, shape):
-    """Return {name: model from images to codes}; the VAE is trained if it is not there."""
+def all_codes(options, x_train, x_test):
+    """Return {name: (training codes, test codes)}; the VAE is trained if it is not there."""
+    shape = x_train.shape[1:]
     denoiser = common.load_model(options.model_dir / "denoiser/encoder.keras")
     path = options.model_dir / f"vae{LATENT_DIM}" / "encoder.keras"
     words = ["--latent-dim", LATENT_DIM]
@@ -142,12 +139,18 @@ def load_encoders(options, shape):
     vae = common.load_model(path)
     if vae.input_shape[1:] != shape:
         common.fail(f"{path}: accepted: a model of images {shape}")
+    denoiser = denoiser_codes(denoiser, shape)
+    (maxima, means), (test_maxima, test_means) = encode(denoiser, x_train), encode(denoiser, x_test)
+    z_mean, test_z_mean = encode(vae, x_train)[0], encode(vae, x_test)[0]
+    codes = {
+        MAXIMA: (maxima, test_maxima),
+        MEANS: (means, test_means),
+        f"code of a VAE, {z_mean.shape[1]} dimensions": (z_mean, test_z_mean),
+        PIXELS: (x_train.reshape(len(x_train), -1), x_test.reshape(len(x_test), -1)),
+    }
+    # One scale for all dimensions keeps their proportions.
     return {
-        MAXIMA: denoiser_maxima(denoiser, shape),
-        MEANS: denoiser_means(denoiser, shape),
-        f"code of a VAE, {vae.output_shape[0][1]} dimensions": keras.Model(
-            vae.input, vae.output[0]
-        ),
+        name: (train / train.std(), test / train.std()) for name, (train, test) in codes.items()
     }
 
 
@@ -177,11 +180,11 @@ def neighbour_graph(codes):
     """
     distances, neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(codes).kneighbors()
     scale = np.maximum(distances[:, -1:], 1e-12)  # 0 where there are copies of an image
-    weights = np.exp(-4 * (distances / scale) ** 2)
+    weights = np.float32(np.exp(-4 * (distances / scale) ** 2))  # 64 bits take five times as long
     rows = np.repeat(np.arange(len(codes)), NEIGHBOURS)
     shape = (len(codes), len(codes))
     graph = scipy.sparse.csr_array((weights.ravel(), (rows, neighbours.ravel())), shape)
-    return (graph + graph.T) / 2
+    return 0.5 * (graph + graph.T)
 
 
 def poisson_learning(graph, labelled, labels):
@@ -193,7 +196,7 @@ def poisson_learning(graph, labelled, labels):
     degrees = graph.sum(axis=1)
     laplacian = (scipy.sparse.diags_array((1 + DAMPING) * degrees) - graph).tocsr()
     one_hot = np.eye(CLASSES)[labels]
-    flow = np.zeros((len(degrees), CLASSES))
+    flow = np.zeros((len(degrees), CLASSES), graph.dtype)
     flow[labelled] = one_hot - one_hot.mean(axis=0)
 
     # One system of equations for all classes takes less time than one for each.
@@ -432,19 +435,14 @@ def main(options):
     x_train, y_train = x_train[: options.limit], y_train[: options.limit]
     common.need_digits(options.data, y_train, LABELLED)
     common.need_digits(options.data, y_test, 1)
-    codes = {}
-    for name, model in load_encoders(options, shape).items():
-        codes[name] = encode(model, x_train), encode(model, x_test)
-    codes[PIXELS] = x_train.reshape(len(x_train), -1), x_test.reshape(len(x_test), -1)
-    # One scale for all dimensions keeps their proportions.
-    codes = {
-        name: (train / train.std(), test / train.std()) for name, (train, test) in codes.items()
-    }
-    plane = encode(keras.Model(encoder.input, encoder.output[0]), x_test)
+    codes = all_codes(options, x_train, x_test)
+    plane = encode(encoder, x_test)[0]
 
-    tables = {"all labels": rows_with_all_labels(codes, y_train, y_test)}
+    # So many numbers help a linear classifier, but not a distance.
+    linear = {name: both for name, both in codes.items() if name != MEANS}
+    tables = {"all labels": rows_with_all_labels(linear, y_train, y_test)}
     print_table("all labels", tables["all labels"])
-    del codes[MAXIMA]  # so many numbers help a linear classifier, but not a distance
+    del codes[MAXIMA], linear
     codes = {name: components(*both) for name, both in codes.items()}
     few = rows_with_few_labels(codes, y_train, y_test)
     for task, rows in zip(("inductive", "transductive"), few, strict=True):
