@@ -2,7 +2,7 @@
 
     python benchmarks/classical.py digits         # about 20 minutes
     python benchmarks/classical.py masked         # digits with masked pixels: 10 minutes
-    python benchmarks/classical.py photograph     # trains the denoiser, too: about 15 minutes
+    python benchmarks/classical.py photograph     # trains the denoiser, too: half an hour
 
 Like run.py, it adds a line to results.jsonl for each result and skips those that have one.
 """
@@ -267,6 +267,7 @@ def denoised_by_ours(noisy, pictures):
     run(root / "examples/pictures_to_npz.py", folder / "training", *crops)
     places = ["--model-dir", folder / "models", "--images-dir", folder / "images"]
     options = ["--data", folder / "crops.npz", "--noise", NOISE, "--epochs", 10]
+    options += ["--batch-size", 32, "--learning-rate", 0.001]  # with little noise, small steps
     run(SCRIPTS[DENOISER], *options, *places)
     Image.fromarray(np.uint8(np.rint(255 * noisy))).save(folder / "noisy.png")
     places = ["--output", folder / "denoised", "--model-dir", folder / "models", "--force"]
