@@ -579,13 +579,13 @@ The 5x5x64 denoiser of older tutorials would take an hour for its 25 epochs; it 
 The metrics of all three baselines were measured with earlier versions of our scripts. The default
 and the shorter runs of the VAE are of version 1.2.0, since which the plane has not changed; those
 with more dimensions are of version 1.3.0, and so are the default and the shorter runs of the
-denoiser. The long runs, small models, likelihoods and speeds of the VAE are of version 1.1.0 or
-before, without Muon and with a peak learning rate of 0.004 (long runs: 0.002); a step takes as long
-now. The denoiser's small model, speed, memory and the photograph are of version 1.1.0, without
-marks of black and white pixels, with which a step takes 1.02 times as long, and the photograph with
-the channels in their order, which suits its colours but not others (`NOTES.md`, D9); the dirty
-pages are of version 1.2.0. The default and the shorter runs of both and those with more dimensions
-had company on the machine, so that their times are too long.
+denoiser and the other kinds of corruption, since which the denoiser of grey images has not changed.
+The photograph is of version 1.4.0. The long runs, small models, likelihoods and speeds of the VAE
+are of version 1.1.0 or before, without Muon and with a peak learning rate of 0.004 (long runs:
+0.002); a step takes as long now. The denoiser's small model, speed and memory are of version 1.1.0,
+without marks of black and white pixels, with which a step takes 1.02 times as long; the dirty pages
+are of version 1.2.0. The default and the shorter runs of both, those with more dimensions and those
+with other corruptions had company on the machine, so that their times are too long.
 {small}
 ## VAE, in nats
 
@@ -631,9 +631,11 @@ BM3D gets 500 digits side by side as one image, in which it can use the patches 
 
 A photograph that the denoiser never saw (scikit-image's cat, 451 x 300, RGB), with noise of 0.1:
 `python benchmarks/classical.py photograph` makes 40,000 random crops of 32 x 32 pixels of six other
-photographs and trains the denoiser on them for 10 epochs (a tenth of the crops are its test set, a
-twelfth of the rest its validation). The settings of the classical denoisers are the best on
-scikit-learn's flower. BM3D wins; our denoiser, with a code of a quarter of the sides, is second.
+photographs and trains the denoiser on them for 10 epochs with `--batch-size 32 --learning-rate
+0.001` (a tenth of the crops are its test set, a twelfth of the rest its validation). The settings of
+the classical denoisers are the best on scikit-learn's flower. BM3D wins; our denoiser, with a code
+of a quarter of the sides, is second. Trained and tested without noise it returns the cat with 43.7
+dB (version 1.3.0), so its code is not what limits it.
 
 {photograph}
 

@@ -86,6 +86,17 @@ def test_the_denoiser_recolours_what_it_trains_on(denoiser, tmp_path, monkeypatc
     assert model.predict(red[:1] / 255, verbose=0).max() < 0.1
 
 
+@pytest.mark.parametrize(("channels", "filters", "expected"), [(1, 64, 0.693), (3, 128, 0.125)])
+def test_colour_has_its_own_loss_and_more_filters(denoiser, channels, filters, expected):
+    """Where p is 0.5: log 2, and the mean of 0.5^2 for black and 0 for grey."""
+    clean = np.full((64, 8, 8, channels), 128, np.uint8)
+    encoder, _, model = denoiser.build_denoiser(clean, denoiser.parse_options([]))
+    assert encoder.output.shape[-1] == filters
+    pixels = np.float32([0, 0.5]).reshape(2, 1, 1, 1) * np.ones((2, 8, 8, channels), np.float32)
+    loss = model.compute_loss(y=pixels, y_pred=np.zeros_like(pixels))
+    assert float(loss) == pytest.approx(expected, abs=1e-3)
+
+
 def test_learning_rates(denoiser, vae):
     """Both end at zero; the denoiser's falls linearly from its peak, the VAE's rises first."""
     words = ["--epochs", "10", "--batch-size", "8", "--learning-rate", "0.01"]
