@@ -8,11 +8,10 @@
     python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try
     python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir out
 
-Three convolutions encode the noisy image. The decoder makes the clean one from the code alone:
+Three convolutions encode the noisy image. The decoder makes the clean one, p, from the code alone:
 
     noisy = clip(clean + noise * epsilon, 0, 1)       with epsilon ~ N(0, I), or see --corruption
-    loss = mean over pixels of -clean log p - (1 - clean) log(1 - p)   with p = decoder(code)
-           in colour: mean over pixels of (clean - p)^2
+    loss = mean over pixels of -clean log p - (1 - clean) log(1 - p); in colour, of (clean - p)^2
 
 Vincent et al. 2010, https://jmlr.org/papers/v11/vincent10a.html
 """
@@ -159,13 +158,14 @@ if (backend := keras.config.backend()) != "tensorflow":  # it was imported befor
 # ==== End of part 1 =========================================================================
 
 
-def build_encoder(channels: int, filters: int = 32) -> keras.Model:
+def build_encoder(channels: int) -> keras.Model:
     """Return a model from noisy images (n, height, width, channels) of any size to codes."""
     image = keras.Input((None, None, channels), name="image")  # (n, 28, 28, 1)
     # Noise is clipped to [0, 1], so a black or a white pixel may have been any value beyond.
     black = layers.ReLU()(layers.Rescaling(-50, 1)(image))  # 1 at 0, and 0 from 0.02 on
     white = layers.ReLU()(layers.Rescaling(50, -49)(image))  # 1 at 1, and 0 up to 0.98
     x = layers.Concatenate()([image, black, white])  # (n, 28, 28, 3)
+    filters = num_filters(channels)
     strided = {"strides": 2, "padding": "same", "activation": "relu"}
     x = layers.Conv2D(filters, 5, **strided)(x)  # (n, 14, 14, 32)
     x = layers.Conv2D(2 * filters, 3, **strided)(x)  # (n, 7, 7, 64)
@@ -173,12 +173,18 @@ def build_encoder(channels: int, filters: int = 32) -> keras.Model:
     return keras.Model(image, x, name="encoder")
 
 
-def build_decoder(channels: int, pixel_mean: float = 0.5, filters: int = 32) -> keras.Model:
-    """Return a model from codes (n, 7, 7, 64) to logits of clean pixels (n, 28, 28, channels).
+def num_filters(channels):
+    """Return the filters of the first layer; the code has twice as many. Colour takes more."""
+    return 32 if channels == 1 else 64
+
+
+def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
+    """Return a model from codes (n, 7, 7, 64 or 128) to logits of pixels (n, 28, 28, channels).
 
     Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
     farther. The decoder starts at the probability `pixel_mean`, the mean of the training pixels.
     """
+    filters = num_filters(channels)
     start = mean_pixel_biases(pixel_mean)
     last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
     x = code = keras.Input((None, None, 2 * filters), name="code")  # (n, 7, 7, 64)
@@ -277,6 +283,16 @@ def squared_error(clean, logits):
     return tf.reduce_mean((clean - tf.sigmoid(logits)) ** 2, axis=-1)
 
 
+def loss_of(channels):
+    """Return the loss of logits; of digits, cross-entropy gives a better SSIM.
+
+    It counts errors in dark and in bright pixels most, which does not suit photographs.
+    """
+    if channels == 1:
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    return squared_error
+
+
 MAX_PSNR = 100  # dB, in place of infinity for equal images
 
 
@@ -297,7 +313,7 @@ METRICS = [  # key, name, unit, which way is better, range to expect of a defaul
     ("noisy_psnr", "noisy PSNR", "dB", "before denoising", "9.372 to 9.389"),
 ]
 CURVES = {  # what every epoch prints, records and plots, and the title of its plot
-    "loss": "binary cross-entropy, nats per pixel; in colour: squared error",
+    "loss": "loss: cross-entropy, or squared error of colour",
     "psnr": "PSNR, dB",
 }
 
@@ -367,18 +383,13 @@ def build_denoiser(clean: np.ndarray, options):
     `clean` are uint8 training images (n, height, width, channels).
     """
     channels = clean.shape[3]
-    # Colour takes more filters. And cross-entropy counts errors in dark and in bright pixels most,
-    # which suits black and white; it turned the dark colours of photographs into others.
-    filters, loss = 32, keras.losses.BinaryCrossentropy(from_logits=True)
-    if channels > 1:
-        filters, loss = 64, squared_error
-    encoder = build_encoder(channels, filters)
-    decoder_logits = build_decoder(channels, float(clean.mean() / 255), filters)
+    encoder = build_encoder(channels)
+    decoder_logits = build_decoder(channels, float(clean.mean() / 255))
     logits = decoder_logits(encoder.output)
     denoiser = keras.Model(encoder.input, logits, name="denoiser_logits")
     denoiser.compile(
         optimizer=ConvMuon(learning_rate(len(clean), options), weight_decay=WEIGHT_DECAY),
-        loss=loss,
+        loss=loss_of(channels),
         metrics=[keras.metrics.MeanMetricWrapper(psnr, name="psnr")],
     )
     return encoder, decoder_logits, denoiser
@@ -962,8 +973,8 @@ def print_results(options, results, log):
         print(f"{line}expected {expected}" if is_default else line.rstrip())
     losses = log.history["val_loss"]
     if (best := log.best_epoch()) < len(losses):
-        print(f"  validation loss: {losses[-1]:.{DECIMALS}f} at the end,", end=" ")
-        print(f"and lowest after epoch {best}: {losses[best - 1]:.{DECIMALS}f}")
+        print(f"  validation loss: {losses[-1]:#.5g} at the end,", end=" ")
+        print(f"and lowest after epoch {best}: {losses[best - 1]:#.5g}")
 
 
 def save_results(options, results, log, parameters):

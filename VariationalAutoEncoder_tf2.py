@@ -1086,8 +1086,8 @@ def print_results(options, results, log):
         print(f"{line}expected {expected}" if is_default else line.rstrip())
     losses = log.history["val_loss"]
     if (best := log.best_epoch()) < len(losses):
-        print(f"  validation loss: {losses[-1]:.{DECIMALS}f} at the end,", end=" ")
-        print(f"and lowest after epoch {best}: {losses[best - 1]:.{DECIMALS}f}")
+        print(f"  validation loss: {losses[-1]:#.5g} at the end,", end=" ")
+        print(f"and lowest after epoch {best}: {losses[best - 1]:#.5g}")
 
 
 def save_results(options, results, log, parameters):

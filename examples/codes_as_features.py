@@ -123,23 +123,23 @@ def denoiser_codes(encoder, shape):
         keras.layers.MaxPooling2D(4, strides=2)(first),
         keras.layers.MaxPooling2D(2, strides=1)(code),
     ]
-    maxima = keras.layers.Concatenate()(maxima)  # (n, 6, 6, 96)
+    both_maxima = keras.layers.Concatenate()(maxima)  # (n, 6, 6, 96)
     means = keras.layers.AveragePooling2D(3, strides=2)(code)  # (n, 3, 3, 64)
     flatten = keras.layers.Flatten()
-    return keras.Model(image, [flatten(maxima), flatten(means)])
+    return keras.Model(image, [flatten(both_maxima), flatten(means)])
 
 
 def all_codes(options, x_train, x_test):
     """Return {name: (training codes, test codes)}; the VAE is trained if it is not there."""
     shape = x_train.shape[1:]
-    denoiser = common.load_model(options.model_dir / "denoiser/encoder.keras")
+    encoder = common.load_model(options.model_dir / "denoiser/encoder.keras")
     path = options.model_dir / f"vae{LATENT_DIM}" / "encoder.keras"
     words = ["--latent-dim", LATENT_DIM]
     common.train_if_missing(path, "VariationalAutoEncoder_tf2.py", options, *words)
     vae = common.load_model(path)
     if vae.input_shape[1:] != shape:
         common.fail(f"{path}: accepted: a model of images {shape}")
-    denoiser = denoiser_codes(denoiser, shape)
+    denoiser = denoiser_codes(encoder, shape)
     (maxima, means), (test_maxima, test_means) = encode(denoiser, x_train), encode(denoiser, x_test)
     z_mean, test_z_mean = encode(vae, x_train)[0], encode(vae, x_test)[0]
     codes = {
@@ -180,11 +180,11 @@ def neighbour_graph(codes):
     """
     distances, neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(codes).kneighbors()
     scale = np.maximum(distances[:, -1:], 1e-12)  # 0 where there are copies of an image
-    weights = np.float32(np.exp(-4 * (distances / scale) ** 2))  # 64 bits take five times as long
+    weights = np.float32(np.exp(-4 * (distances / scale) ** 2))
     rows = np.repeat(np.arange(len(codes)), NEIGHBOURS)
     shape = (len(codes), len(codes))
     graph = scipy.sparse.csr_array((weights.ravel(), (rows, neighbours.ravel())), shape)
-    return 0.5 * (graph + graph.T)
+    return 0.5 * (graph + graph.T)  # / 2 would make 64 bits of 32, which take five times as long
 
 
 def poisson_learning(graph, labelled, labels):
@@ -438,11 +438,10 @@ def main(options):
     codes = all_codes(options, x_train, x_test)
     plane = encode(encoder, x_test)[0]
 
-    # So many numbers help a linear classifier, but not a distance.
-    linear = {name: both for name, both in codes.items() if name != MEANS}
+    linear = {name: both for name, both in codes.items() if name != MEANS}  # the maxima are better
     tables = {"all labels": rows_with_all_labels(linear, y_train, y_test)}
     print_table("all labels", tables["all labels"])
-    del codes[MAXIMA], linear
+    del codes[MAXIMA], linear  # so many numbers help a linear classifier, but not a distance
     codes = {name: components(*both) for name, both in codes.items()}
     few = rows_with_few_labels(codes, y_train, y_test)
     for task, rows in zip(("inductive", "transductive"), few, strict=True):
