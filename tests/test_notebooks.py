@@ -28,8 +28,12 @@ def executed(sources, folder, allow_errors=False):
 
 
 def screen(cell):
-    """Return what a cell wrote to the screen, and the last line of an error."""
-    return "\n".join(output.get("text") or output.get("evalue", "") for output in cell.outputs)
+    """Return what a cell wrote to the screen, and the last line of an error.
+
+    A line may come in several outputs, if the kernel pauses within it.
+    """
+    texts = [output.get("text") or f"\n{output.get('evalue', '')}\n" for output in cell.outputs]
+    return "".join(texts)
 
 
 @BOTH
