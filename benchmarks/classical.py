@@ -1,7 +1,7 @@
 """Measures classical denoisers on the digits, and beside our denoiser on a photograph.
 
     python benchmarks/classical.py digits         # about 20 minutes
-    python benchmarks/classical.py masked         # digits with masked pixels: 10 minutes
+    python benchmarks/classical.py masked         # digits with masked pixels: 2 minutes
     python benchmarks/classical.py photograph     # trains the denoiser, too: half an hour
 
 Like run.py, it adds a line to results.jsonl for each result and skips those that have one.

@@ -103,7 +103,7 @@ TITLES = {
 
 
 def encode(model, images):
-    """Return the outputs of a model, a list, for images (n, height, width, channels)."""
+    """Return a list: the outputs of a model that has several, for images (n, h, w, channels)."""
     parts = [model(images[start : start + 500]) for start in range(0, len(images), 500)]
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
