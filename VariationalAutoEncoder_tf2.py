@@ -916,7 +916,8 @@ def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=
     if log.is_chief:
         folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an epoch
         options.images_dir.mkdir(parents=True, exist_ok=True)
-        print(f"images {train.shape[1:]}: {len(train):,} to train,", end=" ")
+        channels = networks[0].input_shape[-1]  # pairs of images have twice as many
+        print(f"images {(*train.shape[1:3], channels)}: {len(train):,} to train,", end=" ")
         print(f"{len(validation):,} to validate, {len(test):,} to test;", end=" ")
         print(f"{sum(network.count_params() for network in networks):,} parameters")
         print(f"models go to {options.model_dir}, pictures to {options.images_dir}")

@@ -84,6 +84,22 @@ def test_two_devices(script, alone, tmp_path):
     assert_near(script, alone[script], tmp_path)
 
 
+def test_two_devices_in_colour(tmp_path):
+    """Colour images have another loss than grey ones, and channels in a random order."""
+    images = np.random.default_rng(0).integers(0, 256, (309, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "colour.npz", x_train=images)
+    words = [DENOISER, "--data", tmp_path / "colour.npz", *SMALL, "--batch-size", "16"]
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    trained(*words, cwd=folders[0])
+    process = two_devices(*words, cwd=folders[1])
+    assert process.returncode == 0, process.stderr
+    copies = reported(process.stdout)
+    assert len(copies) > 10 and all(len(set(each)) == 1 and len(each) == 2 for each in copies)
+    assert_near(DENOISER, *folders)
+
+
 def test_a_training_batch_is_made_of_mosaics(denoiser):
     """In the runs of SMALL, so that they try a batch of mosaics on two devices."""
     options = denoiser.parse_options(SMALL)

@@ -190,6 +190,7 @@ def test_the_denoiser_trains_on_pairs(pairs, denoiser):
     words = ["--data", "pairs.npz", *SMALL]
     process = trained(DENOISER, *words, cwd=pairs)
     assert "pairs.npz has noisy images of its own" in process.stdout
+    assert "\nimages (12, 12, 1): " in process.stdout  # not the two channels of a pair
     clean, noisy = np.split(denoiser.load_pairs(str(pairs / "pairs.npz"), None)[2] / 255, 2, axis=3)
     expected = np.mean(-10 * np.log10(np.mean((clean - noisy) ** 2, axis=(1, 2, 3))))
     assert metrics(pairs / "out")["noisy_psnr"] == pytest.approx(expected, rel=1e-4)
