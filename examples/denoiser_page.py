@@ -8,7 +8,9 @@
 
 Opens the model that StackedDenoisingAutoEncoder.py saved, and writes denoiser.html: one file that
 opens from disk in any browser, without a server and without the network. It holds the layers of the
-model, with weights in half precision. `can_run` says which layers the page can run.
+model, with weights in half precision. `can_run` says which layers the page can run. The page has a
+slider for the level of noise, which suits a model that was trained on all levels, with
+`--noise 0.1 0.9`: one that knows a single level leaves much of the noise above it.
 """
 
 import base64
