@@ -607,7 +607,7 @@ def timed(model, batches, steps):
 def same_batches_again(batches):
     """Return a data set of the first batches again and again, which take no time to make.
 
-    A single batch would be learned by heart, and then numbers close to zero slow the steps down.
+    Of a single batch, which a model soon learns by heart, steps took up to twice as long.
     """
     return batches.take(100).cache().repeat()
 
