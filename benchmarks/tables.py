@@ -513,8 +513,8 @@ digits with noise of the standard deviation at the head of a column
 {table}
 
 The model for all levels comes close to each of the others at that one's level, but for the lowest:
-there, one that learned that level alone keeps far more detail. Models for one level leave noise of
-higher levels and blur images with less.
+there, one that learned that level alone is far better. A model for one level is far worse at higher
+levels, and worse at lower ones than those that learned them.
 
 """
 

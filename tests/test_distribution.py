@@ -74,13 +74,18 @@ def two_devices(script, *words, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
+def assert_equal_copies(process):
+    """A run on two devices ended well, and each weight has two copies that are the same."""
+    assert process.returncode == 0, process.stderr
+    copies = reported(process.stdout)
+    assert len(copies) > 10 and all(len(set(each)) == 1 and len(each) == 2 for each in copies)
+
+
 @pytest.mark.parametrize("script", [DENOISER, VAE])
 def test_two_devices(script, alone, tmp_path):
     """Of the denoiser's 12 batches some consist of mosaics, with this seed."""
     process = two_devices(script, *SMALL, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    copies = reported(process.stdout)
-    assert len(copies) > 10 and all(len(set(each)) == 1 and len(each) == 2 for each in copies)
+    assert_equal_copies(process)
     assert_near(script, alone[script], tmp_path)
 
 
@@ -94,9 +99,7 @@ def test_two_devices_in_colour(tmp_path):
         folder.mkdir()
     trained(*words, cwd=folders[0])
     process = two_devices(*words, cwd=folders[1])
-    assert process.returncode == 0, process.stderr
-    copies = reported(process.stdout)
-    assert len(copies) > 10 and all(len(set(each)) == 1 and len(each) == 2 for each in copies)
+    assert_equal_copies(process)
     assert_near(DENOISER, *folders)
 
 
