@@ -621,7 +621,7 @@ def load_images(source: str, limit: int | None = None, suffix: str = ""):
     """
     arrays = open_arrays(source)
     if f"x_train{suffix}" not in arrays:
-        names = ", ".join(arrays)
+        names = ", ".join(arrays) or "none"
         raise InputError(f"{source} has the arrays {names}; accepted: x_train{suffix}")
     train, labels = check_images(arrays, f"x_train{suffix}", source)
     if len(train) < 20:

@@ -53,6 +53,7 @@ def bad_files(folder):
     yield "flipped", whole[:400] + bytes([whole[400] ^ 8]) + whole[401:], ""
     yield "objects", npz(scratch, x_train=np.array([GREY, None], dtype=object)), "pickle"
     yield "no_x_train", npz(scratch, a=GREY, b=GREY), "the arrays a, b; accepted: x_train"
+    yield "no_arrays", npz(scratch), "has the arrays none; accepted: x_train"
     yield "scalar", npz(scratch, x_train=np.uint8(3)), "uint8 ()"
     yield "flat", npz(scratch, x_train=GREY.reshape(40, -1)), "(40, 784)"
     yield "two_channels", npz(scratch, x_train=np.zeros((40, 28, 28, 2), np.uint8)), "28, 2)"
