@@ -1,4 +1,6 @@
-"""Measures the VAE on colour drawings, beside two convolutional VAEs of others in the same time.
+"""Measures the VAE on colour drawings, beside version 1.1.0 and two VAEs of others.
+
+All train for about as long as version 1.1.0 does for 30 epochs.
 
     python benchmarks/own_pictures.py          # or: python benchmarks/run.py own; half an hour
 
@@ -17,12 +19,26 @@ import time
 
 import numpy as np
 from PIL import Image
-from run import HERE, OURS_SEEDS, VAE, WORK, is_done, keep, keras_vae, load, parameters, run_script
+from run import (
+    HERE,
+    OURS_SEEDS,
+    SCRIPTS,
+    VAE,
+    WORK,
+    is_done,
+    keep,
+    keras_vae,
+    load,
+    parameters,
+    run_script,
+)
 
 PACKAGE = "oxygen-icon-theme"
 SIDES = (48, 64)  # of the drawings, in pixels
 LATENT_DIM = 16
-EPOCHS = {48: 20, 64: 20}  # of ours
+OLD_COMMIT = "95c88372862c358f688d0a02ae2b64d8475685ea"  # the last one of version 1.1.0
+OLD = ["--latent-dim", str(LATENT_DIM), "--epochs", "30"]
+EPOCHS = 16  # of ours, which take about as long as those 30 of version 1.1.0
 MOST_EPOCHS = 10000  # of a peer, which ends sooner, by the clock
 OURS = ["--latent-dim", str(LATENT_DIM), "--batch-size", "32"]
 
@@ -129,7 +145,8 @@ def train_peer(script, name, train, seconds, seed):
     steps = len(train) // batch_size
     schedule = script.keras.optimizers.schedules.ExponentialDecay(rate, steps, decay, True)
     model.compile(script.keras.optimizers.Adam(schedule))
-    batches = script.train_dataset(train, script.images_and_epsilon(LATENT_DIM), run)
+    prepare = script.vae_batch(LATENT_DIM, encoder_noise=False)
+    batches = script.train_dataset(train, prepare, run)
     since = time.perf_counter()
 
     class Clock(script.keras.callbacks.Callback):
@@ -161,15 +178,36 @@ def plot(script, images, of_name):
     script.plot_image_rows(path, "Test pictures, decoded by each model; its samples", rows, names)
 
 
+def old_script():
+    """Return the path of the script of version 1.1.0, from the history of the repository."""
+    path = WORK / "version-1.1.0" / f"{VAE}.py"
+    path.parent.mkdir(exist_ok=True)
+    words = ["git", "show", f"{OLD_COMMIT}:{VAE}.py"]
+    path.write_bytes(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
+    return path
+
+
+def train_version(script, name, path, side, seed, words):
+    """Train by a version of our script; return its networks, its seconds and epochs."""
+    arguments = [*words, "--data", str(drawings(side))]
+    key = {"part": "own-run", "program": VAE, "version": name}
+    key |= {"seed": seed, "arguments": arguments}
+    folder = WORK / f"own{side}-{name.replace(' ', '-')}-seed{seed}"
+    run_script(key, folder, os.environ, path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return load_networks(script, folder), metrics["train_seconds"], metrics["epochs"]
+
+
 def compare(script, side, seed, train, test):
-    """Train ours and then the peers for as long; keep their metrics; return {name: networks}."""
-    words = [*OURS, "--epochs", str(EPOCHS[side]), "--data", str(drawings(side))]
-    key = {"part": "own-run", "program": VAE, "seed": seed, "arguments": words}
-    folder = WORK / f"own{side}-seed{seed}"
-    run_script(key, folder, os.environ)
-    of_ours = json.loads((folder / "metrics.json").read_text())
-    seconds = of_ours["train_seconds"]
-    found = {"ours": (load_networks(script, folder), seconds, of_ours["epochs"])}
+    """Train all on one size of drawings; keep their metrics; return {name: networks}.
+
+    The peers train for as long as ours.
+    """
+    words = [*OURS, "--epochs", str(EPOCHS)]
+    old = train_version(script, "version 1.1.0", old_script(), side, seed, OLD)
+    ours = train_version(script, "ours", SCRIPTS[VAE], side, seed, words)
+    _, seconds, _ = ours
+    found = {"version 1.1.0": old, "ours": ours}
     for name in PEERS:
         found[name] = train_peer(script, name, train, seconds, seed)
     metrics = {name: measure(script, *trained, test) for name, trained in found.items()}
@@ -179,11 +217,14 @@ def compare(script, side, seed, train, test):
 
 
 def main(options):
-    """Train ours and the peers on both sizes of drawings, with each seed."""
+    """Train all on both sizes of drawings, with each seed."""
     os.chdir(HERE.parent)
     WORK.mkdir(exist_ok=True)
     if not shutil.which("apt-get"):
         print("there is no apt-get here, which downloads the drawings: nothing was measured")
+        return
+    if subprocess.run(["git", "cat-file", "-e", OLD_COMMIT]).returncode:
+        print("this copy has no history with version 1.1.0 in it: nothing was measured")
         return
     script = load(VAE)
     for side in SIDES:

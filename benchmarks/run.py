@@ -36,7 +36,8 @@ BINARIZED_DIMS = (2, 10, 20)
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of Gaussian noise
 NOISES = (["--noise", "0.1", "0.9"], *(["--noise", str(level)] for level in LEVELS))
 CORRUPTIONS = (["--corruption", "masking"], ["--corruption", "salt-and-pepper"])
-LONG = ["--epochs", "48", "--learning-rate", "0.002"]
+LONG = ["--epochs", "96", "--learning-rate", "0.002"]
+BINARIZED = ["--epochs", "48", "--learning-rate", "0.002"]
 DIMENSIONS = (["--latent-dim", "10", "--epochs", "10"], ["--latent-dim", "32", "--epochs", "10"])
 
 # ---- Results -------------------------------------------------------------------------------------
@@ -91,18 +92,19 @@ def has_checkpoint(folder):
     return any(folder.glob("checkpoints/epoch-*.index"))
 
 
-def run_script(key, folder, environment):
+def run_script(key, folder, environment, path):
     """Run a script as a user does; keep its metrics, its time as a process and its peak memory.
 
     Args:
         key: tells the result from others: part, program, seed, arguments, and further fields.
         folder: for the models and pictures.
         environment: variables of the process.
+        path: of the script.
     """
     if is_done(**key):
         return
     script = key["program"]
-    command = [sys.executable, SCRIPTS[script], "--seed", str(key["seed"]), *key["arguments"]]
+    command = [sys.executable, path, "--seed", str(key["seed"]), *key["arguments"]]
     command += ["--model-dir", folder, "--images-dir", folder]
     resumed = has_checkpoint(folder)
     if resumed:
@@ -124,7 +126,7 @@ def run_script(key, folder, environment):
 def plain_run(part, script, seed, arguments):
     """Run a script with arguments, in the environment of this process."""
     key = {"part": part, "program": script, "seed": seed, "arguments": arguments}
-    run_script(key, folder_of(script, seed, arguments), os.environ)
+    run_script(key, folder_of(script, seed, arguments), os.environ, SCRIPTS[script])
 
 
 def runs(part, scripts, *argument_lists):
@@ -160,7 +162,8 @@ def spread(options):
                     continue
                 key = {"part": "spread", "program": script, "seed": seed, "arguments": []}
                 folder = folder_of(script, seed, [f"threads{threads}"])
-                run_script(key | {"threads": threads}, folder, with_threads(threads))
+                key["threads"] = threads
+                run_script(key, folder, with_threads(threads), SCRIPTS[script])
 
 
 # ---- Noise of several levels ---------------------------------------------------------------------
@@ -289,7 +292,7 @@ def prepared(script, kind):
     def noisy_and_clean(clean, seed):
         return script.corrupt(clean, "gaussian", [script.NOISE], seed), clean
 
-    return noisy_and_clean if kind == DENOISER else script.images_and_epsilon(2)
+    return noisy_and_clean if kind == DENOISER else script.vae_batch(2, encoder_noise=False)
 
 
 def prepared_by_ours(script, kind):
@@ -300,7 +303,7 @@ def prepared_by_ours(script, kind):
         clean = script.mosaics(clean, mosaic_seed)
         return script.corrupt(clean, "gaussian", [script.NOISE], noise_seed), clean
 
-    return with_mosaics if kind == DENOISER else script.images_and_epsilon(2)
+    return with_mosaics if kind == DENOISER else script.vae_batch(2, encoder_noise=True)
 
 
 def compile_model(script, kind, model, optimizer):
@@ -426,7 +429,7 @@ def small_model(script, kind, train, run):
     if kind == VAE:
         networks = small_vae(script, pixel_mean)
         model = script.VAE(*networks)
-        optimizer = script.vae_optimizer(rate, latent_dim=2)
+        optimizer = script.vae_optimizer(rate)
     else:
         encoder, decoder = networks = small_denoiser(script, pixel_mean)
         model = script.keras.Model(encoder.input, decoder(encoder.output))
@@ -526,13 +529,13 @@ def likelihood(options):
 
 def prepared_binary(script, latent_dim):
     """Return what makes a batch of digits of which each pixel is drawn anew as 0 or 1."""
-    with_epsilon = script.images_and_epsilon(latent_dim)
+    prepare_grey = script.vae_batch(latent_dim, encoder_noise=False)
     tf = script.tf
 
     def prepare(images, seed):
         pixel_seed, epsilon_seed = tf.unstack(tf.random.split(seed))
         draws = tf.random.stateless_uniform(tf.shape(images), pixel_seed)
-        return with_epsilon(tf.cast(draws < images, tf.float32), epsilon_seed)
+        return prepare_grey(tf.cast(draws < images, tf.float32), epsilon_seed)
 
     return prepare
 
@@ -545,7 +548,7 @@ def binarized(options):
             if is_done(part="binarized", latent_dim=latent_dim, seed=seed):
                 continue
             folder = WORK / f"binarized{latent_dim}-seed{seed}"
-            words = [*LONG, "--latent-dim", str(latent_dim)]
+            words = [*BINARIZED, "--latent-dim", str(latent_dim)]
             run = options_of(script, folder, seed, *words)
             train, validation, test, _ = script.load_images("mnist")
             with script.set_up(run, len(train)).scope():
@@ -688,7 +691,7 @@ def memory(options):
 
 PARTS = {
     "ours": (runs("ours", SCRIPTS, []), "default runs of both scripts: about 7 minutes a seed"),
-    "long": (runs("long", [VAE], LONG), "long runs of the VAE: 17 minutes a seed"),
+    "long": (runs("long", [VAE], LONG), "long runs of the VAE: 44 minutes a seed"),
     "budgets": (runs("budgets", SCRIPTS, *BUDGETS), "shorter runs: about 6 minutes a seed"),
     "keras-vae": (partial(baseline, "keras-vae"), "30 epochs: about 10 minutes a seed"),
     "keras-denoiser": (partial(baseline, "keras-denoiser"), "100 epochs: half an hour a seed"),
@@ -699,7 +702,7 @@ PARTS = {
         runs("dimensions", [VAE], *DIMENSIONS),
         "10 epochs with 10 and with 32 dimensions: 10 minutes a seed",
     ),
-    "own": (own, "colour drawings, beside two other VAEs: about half an hour"),
+    "own": (own, "colour drawings, by four VAEs: about half an hour"),
     "levels": (levels, "six denoisers, for levels of noise from 0.1 to 0.9: half an hour a seed"),
     "corruptions": (
         runs("corruptions", [DENOISER], *CORRUPTIONS),

@@ -92,8 +92,8 @@ def train_vae(vae, weights, images, steps, settings):
     vae.set_weights(weights)
     for variable in vae.optimizer.variables:
         variable.assign(vae_script.tf.zeros_like(variable))
-    with_epsilon = vae_script.images_and_epsilon(LATENT_DIM)
-    batches = vae_script.train_dataset(to_bytes(images), with_epsilon, settings)
+    prepare = vae_script.vae_batch(LATENT_DIM, encoder_noise=False)
+    batches = vae_script.train_dataset(to_bytes(images), prepare, settings)
     vae.fit(batches, epochs=settings.epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
 
 

@@ -72,13 +72,13 @@ def main(options):
         with vae_script.set_up(settings, len(train)).scope():
             vae = vae_script.build_vae(train, settings)
         plane = PlaneFrames(test[:3000] / 255, labels[:3000])
-        with_epsilon = vae_script.images_and_epsilon(settings.latent_dim)
+        prepare_clean = vae_script.vae_batch(settings.latent_dim, encoder_noise=False)
         vae_script.fit(
             vae,
             [vae.encoder, vae.decoder_logits],
             (train, validation, test),
-            with_epsilon,
-            vae_script.eval_dataset(validation, with_epsilon, settings.seed, "validation"),
+            vae_script.vae_batch(settings.latent_dim, encoder_noise=True),
+            vae_script.eval_dataset(validation, prepare_clean, settings.seed, "validation"),
             settings,
             callbacks=[plane],
         )

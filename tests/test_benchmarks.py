@@ -56,7 +56,7 @@ def test_digits_are_binarized_anew_in_every_batch(vae):
     """Each pixel is 0 or 1, and 1 as often as its brightness says; epsilon comes with it."""
     prepare = benchmarks.prepared_binary(vae, 3)
     grey = np.full((4000, 2, 2, 1), 0.3, np.float32)
-    (first, epsilon), (second, _) = (prepare(grey, (0, seed)) for seed in (1, 2))
+    (first, _, epsilon), (second, *_) = (prepare(grey, (0, seed)) for seed in (1, 2))
     assert set(np.unique(first)) == {0, 1} and (first != second).numpy().any()
     assert np.mean(first) == pytest.approx(0.3, abs=0.015)
     assert epsilon.shape == (4000, 3) and np.std(epsilon) == pytest.approx(1, abs=0.03)

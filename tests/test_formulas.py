@@ -123,25 +123,24 @@ def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
 
 def test_muon_leaves_dense_and_excluded_layers_to_adam(vae):
     encoder, decoder = vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
-    optimizer = vae.vae_optimizer(1e-3, latent_dim=2)
+    optimizer = vae.vae_optimizer(1e-3)
     networks = [encoder, decoder]
     variables = [variable for network in networks for variable in network.trainable_variables]
     by_muon = {v.path for v in variables if not optimizer._should_use_adamw(v)}
     assert by_muon == {"conv1/kernel", "conv2/kernel"}
 
 
-@pytest.mark.parametrize(("latent_dim", "decay"), [(2, 0), (3, 0.05)])
-def test_weight_decay_with_more_than_two_dimensions(latent_dim, decay, vae):
+def test_weight_decay(vae):
     """Where the gradient is zero, a step multiplies by 1 - rate * decay, but not Muon's kernels."""
-    encoder = vae.build_encoder((28, 28, 1), latent_dim)
-    optimizer = vae.vae_optimizer(0.1, latent_dim)
+    encoder = vae.build_encoder((28, 28, 1), latent_dim=3)
+    optimizer = vae.vae_optimizer(0.1)
     variables = encoder.trainable_variables
     before = [variable.numpy() for variable in variables]
     optimizer.build(variables)
     optimizer.apply([np.zeros(variable.shape, np.float32) for variable in variables], variables)
     for variable, old in zip(variables, before, strict=True):
         is_muons = variable.path in ("conv1/kernel", "conv2/kernel", "narrow/kernel")
-        kept = 1 if is_muons else 1 - 0.1 * decay
+        kept = 1 if is_muons else 1 - 0.1 * 0.05
         np.testing.assert_allclose(variable, kept * old, rtol=1e-5)
 
 
@@ -259,9 +258,72 @@ def networks(vae):
     model = vae.VAE(*networks)
     model.compile(keras.optimizers.Adam(1e-3))
     options = vae.parse_options(["--epochs", "3"])
-    batches = vae.train_dataset(train, vae.images_and_epsilon(2), options)
+    batches = vae.train_dataset(train, vae.vae_batch(2, encoder_noise=False), options)
     model.fit(batches, shuffle=False, verbose=0)
     return networks
+
+
+def test_partly_binarized_images(vae):
+    """Each image is moved by a share of its own, and that share is uniform; the mean stays."""
+    grey = np.full((2000, 20, 20, 1), 0.3, np.float32)
+    moved = vae.partly_binarized(grey, (0, 1)).numpy().reshape(2000, -1)
+    for image in moved[:50]:  # with the share s, pixels are 0.3 - 0.3 s or 0.3 + 0.7 s
+        low, high = np.min(image), np.max(image)
+        assert (0.3 - low) / 0.3 == pytest.approx((high - 0.3) / 0.7, abs=1e-5)
+        assert set(np.unique(image)) == {low, high}
+    assert np.mean(moved) == pytest.approx(0.3, abs=0.002)
+    shares = 1 - moved.min(axis=1) / 0.3
+    quartiles = np.quantile(shares, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(quartiles, [0, 0.25, 0.5, 0.75, 1], atol=0.03)
+    is_white = moved > 0.3
+    assert len(np.unique(is_white, axis=0)) == 2000  # no two images have the same pixels
+    binary = np.float32(RANDOM.random((4, 8, 8, 3)) < 0.5)
+    np.testing.assert_array_equal(vae.partly_binarized(binary, (0, 1)), binary)
+
+
+def test_the_encoder_alone_sees_noise(vae):
+    """Images stay as they are; noise and epsilon are other draws for every seed."""
+    images = np.full((50, 8, 8, 1), 0.4, np.float32)
+    first, second = (vae.vae_batch(3, encoder_noise=True)(images, (0, n)) for n in (1, 2))
+    for batch in (first, second):
+        np.testing.assert_array_equal(batch[0], images)
+        assert batch[2].shape == (50, 3)
+    assert (first[1] != second[1]).numpy().mean() > 0.9
+    assert not np.isin(first[2], second[2]).any()
+    clean = vae.vae_batch(3, encoder_noise=False)(images, (0, 1))
+    np.testing.assert_array_equal(clean[1], images)
+
+
+def test_the_loss_is_of_the_images_and_the_code_of_the_encoder_input(vae, networks):
+    model = vae.VAE(*networks)
+    images = np.float32(vae.load_images("mnist", 3000)[2][:20] / 255)
+    other = images[::-1]
+    reconstruction, kl = model.loss_terms((images, other, np.zeros((20, 2))), training=False)
+    z_mean, z_log_sigma = (np.asarray(part, float) for part in networks[0](other))
+    p = sigmoid(np.asarray(networks[1](z_mean), float))
+    log_p = images * np.log(p) + (1 - images) * np.log1p(-p)
+    np.testing.assert_allclose(reconstruction, -log_p.sum(axis=(1, 2, 3)), rtol=1e-4)
+    expected = -z_log_sigma + (np.exp(2 * z_log_sigma) + z_mean**2) / 2 - 0.5
+    np.testing.assert_allclose(kl, expected.sum(axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("latent_dim", [2, 3])
+def test_noise_is_for_the_training_of_a_plane(latent_dim, vae, monkeypatch):
+    class Done(Exception):
+        pass
+
+    def fit(model, networks, parts, prepare, validation_dataset, *rest):
+        images = np.full((10, 28, 28, 1), 0.5, np.float32)
+        _, encoder_input, _ = prepare(images, (0, 1))
+        has_noise = not np.isin(0.5, encoder_input)
+        assert has_noise == (latent_dim == 2)
+        for images, encoder_input, _ in validation_dataset:
+            np.testing.assert_array_equal(encoder_input, images)
+        raise Done
+
+    monkeypatch.setattr(vae, "fit", fit)
+    with pytest.raises(Done):
+        vae.main(vae.parse_options(["--limit", "100", "--latent-dim", str(latent_dim)]))
 
 
 def test_the_kl_weight_rises_to_beta(vae):
@@ -278,7 +340,7 @@ def test_the_kl_weight_rises_to_beta(vae):
     for done, weight in ((0, 0.4), (5, 2.4), (9, 4), (500, 4)):
         before = [variable.numpy() for variable in model.trainable_variables]
         model.optimizer.iterations.assign(done)
-        model.train_step((images, np.zeros((4, 3), np.float32)))
+        model.train_step((images, images, np.zeros((4, 3), np.float32)))
         np.testing.assert_allclose(bias, [1, 2, 3] - 0.1 * weight * z_mean, rtol=1e-4)
         for variable, value in zip(model.trainable_variables, before, strict=True):
             variable.assign(value)
@@ -302,8 +364,9 @@ def test_the_loss_is_the_mean_over_images(vae, networks):
     images = vae.load_images("mnist", 3000)[2][:40]
     model = vae.VAE(*networks, beta=4.0)
     model.compile()
-    batches = vae.eval_dataset(images, vae.images_and_epsilon(2), 0, "test", batch_size=25)
-    first, second = (epsilon.numpy() for _, epsilon in batches)
+    prepare = vae.vae_batch(2, encoder_noise=False)
+    batches = vae.eval_dataset(images, prepare, 0, "test", batch_size=25)
+    first, second = (epsilon.numpy() for *_, epsilon in batches)
     assert not np.isin(first, second).any()  # every batch has an epsilon of its own
     found = model.evaluate(batches, verbose=0, return_dict=True)
     z_mean, z_log_sigma = (np.asarray(part, float) for part in networks[0](images / 255))

@@ -164,7 +164,7 @@ def test_a_changed_optimizer_is_named(changed, text, stopped, tmp_path):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "data").symlink_to(ROOT / "data")
     source = (ROOT / VAE).read_text()
-    compiled = "vae.compile(vae_optimizer(rate, options.latent_dim))"
+    compiled = "vae.compile(vae_optimizer(rate))"
     assert compiled in source
     (tmp_path / VAE).write_text(source.replace(compiled, changed))
     process = run(tmp_path / VAE, *SMALL, "--resume", cwd=tmp_path)
