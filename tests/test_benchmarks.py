@@ -70,9 +70,12 @@ def test_noise_of_a_level(denoiser):
     assert same is clean and np.std(noisy - clean) == pytest.approx(0.1, abs=0.003)
 
 
-def test_the_small_denoiser_is_not_larger_than_the_example(denoiser):
-    run = denoiser.parse_options([])
+@pytest.mark.parametrize("kind", [benchmarks.DENOISER, benchmarks.VAE])
+def test_the_small_models_are_not_larger_than_the_examples(kind, denoiser, vae):
+    script = denoiser if kind == benchmarks.DENOISER else vae
+    build_example = benchmarks.BASELINES[tables.EXAMPLES[kind]][1]
+    run = script.parse_options([])
     images = np.zeros((64, 28, 28, 1), np.uint8)
-    model, _ = benchmarks.small_model(denoiser, benchmarks.DENOISER, images, run)
-    example = benchmarks.parameters(benchmarks.keras_denoiser(denoiser))
+    model, _ = benchmarks.small_model(script, kind, images, run)
+    example = benchmarks.parameters(build_example(script))
     assert 0.9 * example < benchmarks.parameters(model) <= example

@@ -423,6 +423,27 @@ def test_traversals_change_the_most_active_dimensions(vae, monkeypatch, tmp_path
         assert not np.delete(row, dimension, axis=1).any()
 
 
+def test_the_encoder_tells_bright_from_dark_at_first(vae):
+    """Images of one brightness each: layer normalization would hide the scale of their features."""
+    vae.keras.utils.set_random_seed(0)
+    train = np.full((64, 28, 28, 1), 51, np.uint8)  # 0.2
+    encoder = vae.build_vae(train, vae.parse_options([])).encoder
+    images = np.ones((3, 28, 28, 1), np.float32) * np.reshape([0.1, 0.2, 0.9], (3, 1, 1, 1))
+    dark, _, bright = encoder(images)[0].numpy()
+    assert np.abs(bright - dark).max() > 0.1
+    inner = encoder.get_layer("conv0")(images)[:, 1:-1, 1:-1].numpy()
+    np.testing.assert_allclose(inner[1], 0, atol=1e-3)
+    assert inner[0].max() > 0.05 and inner[2].max() > 0.05
+
+
+@pytest.mark.parametrize(("latent_dim", "expected"), [(2, 2), (3, 2), (10, 0.358), (32, 0.0625)])
+def test_the_decoder_starts_with_slower_sines_with_more_dimensions(latent_dim, expected, vae):
+    vae.keras.utils.set_random_seed(0)
+    frequencies, phases = vae.build_decoder((28, 28, 1), latent_dim).weights[:2]
+    assert frequencies.shape == (latent_dim, 512) and phases.shape == (512,)
+    assert np.std(frequencies) == pytest.approx(expected, rel=0.1)
+
+
 @pytest.mark.parametrize("kl", [0.05, 0.15])
 def test_a_kl_term_near_zero_is_said(kl, vae, capsys):
     """After the first epoch and the last."""

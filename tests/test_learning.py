@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE
+import skimage
+from conftest import DENOISER, MODELS, ROOT, VAE, trained
 
 
 def test_the_denoiser_denoises(learned):
@@ -28,7 +29,21 @@ def test_the_vae_models_digits(vae, learned):
     without_z = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=(1, 2, 3)).mean()
     assert values["negative_elbo"] < without_z - 25
     assert values["kl"] > 2
-    assert values["negative_elbo"] < 155  # 149 to 153 was seen here, with several seeds
+    assert values["negative_elbo"] < 153  # 148 was seen here with three seeds, 149 to 151 before
+
+
+def test_a_plane_of_few_photographs(tmp_path):
+    """With a start at biases of zero, and sines twice as fast, the KL term fell to zero."""
+    pictures = [getattr(skimage.data, name)() for name in ("camera", "coins", "moon", "brick")]
+    draw = np.random.default_rng(0)
+    crops = []
+    for number in range(1200):
+        picture = pictures[number % len(pictures)]
+        top, left = draw.integers(0, np.array(picture.shape) - 32)
+        crops.append(picture[top : top + 32, left : left + 32])
+    np.save(tmp_path / "crops.npy", crops)
+    trained(VAE, "--data", "crops.npy", "--epochs", 12, cwd=tmp_path)
+    assert json.loads((tmp_path / MODELS[VAE] / "metrics.json").read_text())["kl"] > 1
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
