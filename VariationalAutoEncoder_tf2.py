@@ -206,8 +206,8 @@ def frequency(latent_dim: int) -> float:
     """Return the standard deviation of the sines' first frequencies (radians per unit of z).
 
     From four dimensions on it falls, because high frequencies average out over q(z|x). With
-    two or three it is 2: with 4, short runs of a plane are worse, and with a beta of 4 the KL
-    term falls to zero.
+    fewer it is 2, which is low enough for short runs and large betas: when it was 4 in a
+    plane, the KL term of such runs often fell to zero.
     """
     return min(2.0, 4.0 * (2 / latent_dim) ** 1.5)
 

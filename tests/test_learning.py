@@ -29,7 +29,7 @@ def test_the_vae_models_digits(vae, learned):
     without_z = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=(1, 2, 3)).mean()
     assert values["negative_elbo"] < without_z - 25
     assert values["kl"] > 2
-    assert values["negative_elbo"] < 153  # 148 was seen here with three seeds, 149 to 151 before
+    assert values["negative_elbo"] < 153  # 148 was seen here with three seeds, 149 to 153 before
 
 
 def test_a_plane_of_few_photographs(tmp_path):
