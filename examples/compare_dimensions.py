@@ -36,8 +36,8 @@ def main(options):
         decoder = common.load_model(folder / "decoder.keras")
         images, _ = common.read_images_to_show(options.data, encoder.input_shape[1:])
         images = images[:COLUMNS]
-        z_mean, _ = encoder.predict(images, verbose=0)
-        rows.append(decoder.predict(z_mean, verbose=0))
+        z_mean, _ = encoder(images)
+        rows.append(decoder(z_mean).numpy())
         names.append(f"{z_mean.shape[1]} dimensions")
     rows.insert(0, images)
     figure = Figure(figsize=(0.5 * len(images) + 1, 0.5 * len(rows) + 0.4), layout="constrained")
