@@ -520,11 +520,6 @@ pixel once (`python benchmarks/run.py binarized`):
 
 {table}
 
-As context, published log p(x) of more dimensions, by importance sampling, beside which our bound
-may stand: -93.16 for a hyperspherical VAE of ten dimensions (Davidson et al. 2018, Table 1, 500
-samples), and -86.76 for a VAE of 50 dimensions, of which 19 were active (Burda et al. 2016, Table
-1, 5,000 samples). Both have dense networks; the latter was trained for 3,280 epochs.
-
 """
 
 LEVELS_TEXT = """\
@@ -629,8 +624,9 @@ exp of log p(x), or of a bound, is not a normalized density of grey digits (`run
 
 The ELBO differs from that above by other draws of z. The quadrature is the integral of
 p(x|z) p(z) over a grid of the plane with a step of 0.02; half the step changes it by 0.04 nats on
-400 digits of one long run. It is not a bound, so do not compare it with one. It is above the bounds
-because the encoder often misses the best places of a finely divided plane: see `NOTES.md`.
+400 digits of a long run of an earlier version. It is not a bound, so do not compare it with one. It
+is above the bounds because the encoder often misses the best places of a finely divided plane: see
+`NOTES.md`.
 
 As context, what is published for two dimensions; data, models, sizes and estimates differ:
 
