@@ -82,12 +82,12 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.description = description
     parser.epilog = f"examples:\n{examples}"
     parser.error = fail
-    parser.add_argument("--version", action="version", version="1.6.0")
+    parser.add_argument("--version", action="version", version="1.6.1")
     add_own_options(parser)
 
     group = parser.add_argument_group("data")
     group.add_argument("--data", default="mnist", help="mnist, fashion_mnist or a file")
-    group.add_argument("--limit", type=number(int, 10, 10**9), help="the first LIMIT images")
+    group.add_argument("--limit", type=number(int, 10, 10**9), help="LIMIT training images")
 
     group = parser.add_argument_group("training")
     count = number(int, 1, 10**6)
@@ -112,7 +112,8 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
         fail(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")
     if options.start_from and not options.start_from.is_dir():
         fail(f"--start-from {options.start_from}: accepted: the folder of a finished run")
-    if set("*?[\\") & set(str(options.model_dir)):  # TensorFlow takes these for patterns
+    patterns = set("*?[\\") - {os.sep}  # TensorFlow takes these for patterns
+    if patterns & set(str(options.model_dir)):
         fail(f"--model-dir {options.model_dir}: accepted: a name without * ? [ \\")
     if options.images_dir is None:
         by_default = options.model_dir == MODEL_DIR
@@ -505,7 +506,8 @@ def load_images(source: str, limit: int | None = None, suffix: str = ""):
 
     Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
     each with the suffix. Without x_test, a tenth of x_train is for the test; without x_val, the
-    last twelfth, at most 5,000, is for validation. `limit` is of training images.
+    last twelfth, at most 5,000, is for validation. Images of files are in a random order first.
+    With `limit`, training has so many images at most, and validation and test a fifth of that.
     """
     arrays = open_arrays(source)
     if f"x_train{suffix}" not in arrays:

@@ -692,7 +692,7 @@ def memory(options):
 
 PARTS = {
     "ours": (runs("ours", SCRIPTS, []), "default runs of both scripts: about 7 minutes a seed"),
-    "long": (runs("long", [VAE], LONG), "long runs of the VAE: 44 minutes a seed"),
+    "long": (runs("long", [VAE], LONG), "long runs of the VAE: about 25 minutes a seed"),
     "budgets": (runs("budgets", SCRIPTS, *BUDGETS), "shorter runs: about 6 minutes a seed"),
     "keras-vae": (partial(baseline, "keras-vae"), "30 epochs: about 10 minutes a seed"),
     "keras-denoiser": (partial(baseline, "keras-denoiser"), "100 epochs: half an hour a seed"),

@@ -47,9 +47,9 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; see --help")
 
     def add_model_dir(self, default, *models):
-        """Add --model-dir, a folder that must have the files `models`."""
+        """Add --model-dir, a folder that must have the files `models`, if there are any."""
         self.models = models
-        text = f"folder of {', '.join(models)} (default: {default})"
+        text = f"folder of {', '.join(models) or 'the models'} (default: {default})"
         self.add_argument("--model-dir", type=Path, default=Path(default), metavar="DIR", help=text)
 
     def add_images_dir(self, default="images, or --model-dir if that is given"):
@@ -194,7 +194,7 @@ def run_script(script, *words):
 def train_if_missing(path, script, options, *words):
     """Train a model by a script on the images of --data, unless the file of the model is there."""
     if not path.is_file():
-        data = "mnist" if options.data == MNIST else options.data
+        data = "mnist" if options.data.resolve() == MNIST else options.data
         run_script(script, *words, "--data", data, "--model-dir", path.parent)
 
 
@@ -227,7 +227,11 @@ def image_parts(path):
         arrays = script.open_arrays(str(path))
     except script.InputError as error:
         fail(error)
-    return [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
+    parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
+    if not parts:
+        names = ", ".join(arrays) or "none"
+        fail(f"{path} has the arrays {names}; accepted: x_train, x_val, x_test")
+    return parts
 
 
 def read_images(path, part, shape):

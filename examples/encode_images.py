@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3"]
+# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4"]
 # ///
 """Encode the images of an .npz file with the encoder that VariationalAutoEncoder_tf2.py saved.
 

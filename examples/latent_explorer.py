@@ -1,6 +1,8 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "pillow>=11"]
+# dependencies = [
+#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
+# ]
 # ///
 """A page to explore the latent plane: move over it, and see the decoded digit follow.
 

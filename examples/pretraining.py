@@ -41,7 +41,7 @@ ENCODERS = {  # name: arguments of its training; None for random weights
     "salt-and-pepper": ["--corruption", "salt-and-pepper"],
 }
 LABELS = (100, 300, 1000, 3000)  # and all
-VALIDATION = 12  # one training digit of so many, at their end: no encoder was trained on these
+VALIDATION = 12  # one training digit of so many, at their end; of MNIST, no encoder has seen these
 RATES = (3e-4, 1e-3, 3e-3)
 BATCH_SIZE = 64
 PASSES = 3  # over all labels, if that takes more steps than --steps

@@ -134,6 +134,13 @@ def test_folders_from_which_no_run_could_resume(name, tmp_path, script=VAE):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_backslash_separates_folders_on_windows(vae, monkeypatch):
+    monkeypatch.setattr(os, "sep", "\\")
+    assert str(vae.parse_options(["--model-dir", "models\\vae"]).model_dir) == "models\\vae"
+    with pytest.raises(SystemExit, match="2"):
+        vae.parse_options(["--model-dir", "models\\vae*"])
+
+
 @pytest.mark.parametrize("package, found", [("keras", "3.10.0"), ("tensorflow", "2.18.1")])
 def test_an_older_package(package, found, tmp_path, script=DENOISER):
     code = f"import {package}, runpy, sys; {package}.__version__ = '{found}'; "

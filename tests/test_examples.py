@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import re
 import shutil
 import struct
 import sys
@@ -416,10 +417,52 @@ def test_examples_import_nothing_of_the_project_but_common():
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
 
 
+def imports_and_names(node):
+    """Return the packages that a piece of code imports, and the names that it uses."""
+    nodes = [*ast.walk(node)]
+    packages = [each.module for each in nodes if isinstance(each, ast.ImportFrom)]
+    for each in nodes:
+        if isinstance(each, ast.Import):
+            packages += [alias.name for alias in each.names]
+    names = {each.attr for each in nodes if isinstance(each, ast.Attribute)}
+    names |= {each.id for each in nodes if isinstance(each, ast.Name)}
+    packages = {package.split(".")[0] for package in packages}
+    return packages - sys.stdlib_module_names, names
+
+
+def needed_packages(path):
+    """Return the packages that an example imports, itself or by functions of common.py."""
+    packages, names = imports_and_names(ast.parse(path.read_text()))
+    body = ast.parse((FOLDER / "common.py").read_text()).body
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    todo = [*(names & {*functions})]
+    while todo:
+        more, names = imports_and_names(functions.pop(todo.pop()))
+        packages |= more
+        todo += [name for name in names & {*functions} if name not in todo]
+    if VAE.removesuffix(".py") in packages:
+        packages |= imports_and_names(ast.parse((ROOT / VAE).read_text()))[0]
+    return packages - {"common", "umap", VAE.removesuffix(".py")}  # works without umap
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_an_example_names_the_packages_that_it_needs(name):
+    path = FOLDER / f"{name}.py"
+    header = path.read_text().partition("# ///\n")[0]
+    named = set(re.findall(r'"([a-z-]+)[=>]', header))
+    of_module = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image"}
+    needed = {of_module.get(package, package) for package in needed_packages(path)}
+    assert needed and needed <= named
+
+
 @pytest.mark.parametrize(
     "arrays, text",
     [
         ({"x_train": np.zeros((5, 8, 8), np.uint8)}, "a.npz has no array x_test"),
+        (
+            {"z_mean": np.zeros((5, 2)), "labels": np.zeros(5)},
+            "a.npz has the arrays z_mean, labels; accepted: x_train, x_val, x_test",
+        ),
         (
             {"x_test": np.zeros((5, 8, 9), np.uint8)},
             "a.npz: x_test is uint8 (5, 8, 9); accepted: images of shape (8, 8, 1)",
