@@ -113,8 +113,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
         fail(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")
     if options.start_from and not options.start_from.is_dir():
         fail(f"--start-from {options.start_from}: accepted: the folder of a finished run")
-    patterns = set("*?[\\") - {os.sep}  # TensorFlow takes these for patterns
-    if patterns & set(str(options.model_dir)):
+    if (set("*?[\\") - {os.sep}) & set(str(options.model_dir)):  # patterns to TensorFlow
         fail(f"--model-dir {options.model_dir}: accepted: a name without * ? [ \\")
     if options.images_dir is None:
         by_default = options.model_dir == MODEL_DIR
@@ -659,9 +658,9 @@ def load_images(source: str, limit: int | None = None, suffix: str = ""):
     """Return training, validation and test images, and the labels of the test images (n,).
 
     Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
-    each with the suffix. Without x_test, a tenth of x_train is for the test; without x_val, the
-    last twelfth, at most 5,000, is for validation. Images of files are in a random order first.
-    With `limit`, training has so many images at most, and validation and test a fifth of that.
+    each with the suffix. Those of a file come in a random order. Without x_test, a tenth of
+    x_train is for the test; without x_val, the last twelfth, at most 5,000, is for validation.
+    `limit` is of training images; for validation and test there is a fifth of it at most.
     """
     arrays = open_arrays(source)
     if f"x_train{suffix}" not in arrays:

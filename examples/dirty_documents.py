@@ -35,7 +35,7 @@ parser.add_integer("--crops", 100, 10**6, 12000, "pairs of crops to train on")
 parser.add_integer("--epochs", 1, 1000, 16, "passes over the crops")
 if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-    patterns = set("*?[\\") - {os.sep}  # to TensorFlow, in the names of checkpoints
+    patterns = set("*?[\\") - {os.sep}  # to TensorFlow, when it reads a checkpoint
     if options.output.exists() or patterns & set(str(options.output)):
         common.fail(f"--output {options.output}: accepted: a new folder, without * ? [ \\")
 with common.quiet_imports():
