@@ -880,7 +880,7 @@ def choose_strategy():
 
 
 def mean_pixel_biases(pixel_mean):
-    """Return the initializer of biases with which a sigmoid starts at the mean of the pixels."""
+    """Return an initializer of biases: a sigmoid then starts at the mean of the pixels."""
     mean = min(max(pixel_mean, 0.01), 0.99)
     return keras.initializers.Constant(math.log(mean / (1 - mean)))
 
@@ -1155,7 +1155,7 @@ def save_results(options, results, log, parameters):
 
 
 def plot_image_rows(path, title, rows, names=(), colours=None):
-    """Plot images in [0, 1], (rows, columns, height, width, channels), with a bar of colours."""
+    """Plot images in [0, 1], (rows, columns, height, width, channels), and a colour bar."""
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     count, columns, height, width, channels = tiles.shape
     figure = Figure(figsize=(0.7 * columns + 1, 0.7 * count + 0.5), layout="constrained")
