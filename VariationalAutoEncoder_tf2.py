@@ -88,7 +88,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
     group = parser.add_argument_group("data")
     group.add_argument("--data", default="mnist", help="mnist, fashion_mnist or a file")
-    group.add_argument("--limit", type=number(int, 10, 10**9), help="LIMIT training images")
+    group.add_argument("--limit", type=number(int, 10, 10**9), help="train on LIMIT images")
 
     group = parser.add_argument_group("training")
     count = number(int, 1, 10**6)
