@@ -521,9 +521,9 @@ pixel once (`python benchmarks/run.py binarized`). Runs of 48 epochs with a peak
 
 {table}
 
-As context, what is published for more than two dimensions, as two reproductions quote it. In their
-code, networks are dense; pixels are drawn anew whenever an image is read (Davidson et al.), for
-every epoch (Burda et al.), or once for all (Rezende and Mohamed):
+For two dimensions, published results are above. As context, those for more dimensions, as two
+reproductions quote them. In their code, networks are dense; pixels are drawn anew whenever an image
+is read (Davidson et al.), for every epoch (Burda et al.), or once for all (Rezende and Mohamed):
 
 | from | model | dimensions | log p(x) | samples |
 | --- | --- | --- | --- | --- |
