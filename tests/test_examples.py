@@ -397,26 +397,6 @@ def test_other_models_keep_their_pictures_apart(name, default, bare, tmp_path, m
     assert parse(["--model-dir", "other", "--images-dir", "new"]).images_dir == Path("new")
 
 
-def test_examples_import_nothing_of_the_project_but_common():
-    """common.py loads a script when asked, and imports only the standard library at its top."""
-    project = {path.stem for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py"))}
-    imported = {}
-    for path in FOLDER.glob("*.py"):
-        tree = ast.parse(path.read_text())
-        names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-        imported[path.stem] = {name.split(".")[0] for name in names} & project
-        assert "sys.path" not in path.read_text() or path.stem == "common"
-    assert imported.pop("common") == {VAE.removesuffix(".py")}
-    assert all(names == {"common"} for names in imported.values()), imported
-    top = ast.parse((FOLDER / "common.py").read_text()).body
-    names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
-    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
-
-
 def imports_and_names(node):
     """Return the packages that a piece of code imports, and the names that it uses."""
     nodes = [*ast.walk(node)]
@@ -428,6 +408,22 @@ def imports_and_names(node):
     names |= {each.id for each in nodes if isinstance(each, ast.Name)}
     packages = {package.split(".")[0] for package in packages}
     return packages - sys.stdlib_module_names, names
+
+
+def test_examples_import_nothing_of_the_project_but_common():
+    """common.py loads a script when asked, and imports only the standard library at its top."""
+    project = {path.stem for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py"))}
+    imported = {}
+    for path in FOLDER.glob("*.py"):
+        packages, _ = imports_and_names(ast.parse(path.read_text()))
+        imported[path.stem] = packages & project
+        assert "sys.path" not in path.read_text() or path.stem == "common"
+    assert imported.pop("common") == {VAE.removesuffix(".py")}
+    assert all(names == {"common"} for names in imported.values()), imported
+    top = ast.parse((FOLDER / "common.py").read_text()).body
+    names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 def needed_packages(path):
