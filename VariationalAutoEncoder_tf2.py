@@ -83,7 +83,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.description = description
     parser.epilog = f"examples:\n{examples}"
     parser.error = fail
-    parser.add_argument("--version", action="version", version="1.6.1")
+    parser.add_argument("--version", action="version", version="1.6.2")
     add_own_options(parser)
 
     group = parser.add_argument_group("data")
@@ -673,6 +673,8 @@ def load_images(source: str, limit: int | None = None, suffix: str = ""):
         for each in (train, labels):  # in one random order; own files may be sorted by class
             np.random.default_rng(0).shuffle(each)
     shape = train.shape[1:]
+    if shape[2] == 3 and all(map(is_grey, train)):
+        print(f"{source}: x_train{suffix} is grey; IMAGES[..., :1] would train faster")
     if f"x_test{suffix}" in arrays:
         test, test_labels = check_images(arrays, f"x_test{suffix}", source, shape)
     else:
@@ -744,6 +746,11 @@ def check_images(arrays, name, source, shape=None):
     if images.max() < DARK:
         print(f"{found}: dark images, of at most {images.max()} if white is 255")
     return images, labels
+
+
+def is_grey(image):
+    """Return whether the channels of an image (height, width, channels) are all the same."""
+    return (image == image[..., :1]).all()
 
 
 def problem_of(images):

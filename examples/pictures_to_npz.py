@@ -322,6 +322,7 @@ def picture_arrays(paths, options):
         if not rows.all():  # pictures that could not be read
             for name in [name for name in arrays if name[2:].startswith(part)]:
                 arrays[name] = arrays[name][rows]
+    say_if_grey(arrays["x_train"])
     return arrays
 
 
@@ -392,6 +393,12 @@ def say_if_copied(paths):
         found = f"{copies:,} of {len(paths):,} pictures are copies of others or links to them"
         print(f"{found};", end=" ")
         print("remove them: a picture both in training and test makes the test too easy")
+
+
+def say_if_grey(images):
+    """Say so if images (n, height, width, 3) have no colour: scans are often stored like that."""
+    if images.shape[3] == 3 and all((image == image[..., :1]).all() for image in images):
+        print("all pictures are grey, though stored in colour: with --grey, training is faster")
 
 
 def main(options):

@@ -73,6 +73,20 @@ def test_dark_images_are_used_with_a_line(vae, tmp_path, capsys):
     assert "x_train is uint8 (40, 12, 12): dark images, of at most 15" in capsys.readouterr().out
 
 
+def test_grey_in_three_channels_is_used_with_a_line(vae, tmp_path, capsys):
+    """Nothing is said of colour, even if a single value has it."""
+    images = np.repeat(GREY[..., np.newaxis], 3, axis=3)
+    line = "x.npz: x_train is grey; IMAGES[..., :1] would train faster"
+    np.savez(tmp_path / "x.npz", x_train=images)
+    train, *_ = vae.load_images(str(tmp_path / "x.npz"))
+    assert train.shape[1:] == (12, 12, 3)
+    assert line in capsys.readouterr().out
+    images[39, 11, 11, 2] ^= 1
+    np.savez(tmp_path / "x.npz", x_train=images)
+    vae.load_images(str(tmp_path / "x.npz"))
+    assert "grey" not in capsys.readouterr().out
+
+
 def test_labels_of_objects_are_named(vae, tmp_path):
     labels = np.array(["a", None] * 20, dtype=object)
     np.savez(tmp_path / "x.npz", x_train=GREY, y_train=labels)
@@ -352,6 +366,17 @@ def test_masks_and_dark_pictures(tmp_path):
     fill(tmp_path / "dark", array=GREY // 16)
     text = worked("pictures_to_npz", "dark", "--output", "dark.npz", cwd=tmp_path)
     assert "dark pictures: their greatest value is 15 of 255" in text
+
+
+def test_grey_pictures_stored_in_colour(tmp_path):
+    images = np.repeat(GREY[..., np.newaxis], 3, axis=3)
+    fill(tmp_path / "in", array=images)
+    words = ["in", "--output", "x.npz", "--force"]
+    line = "all pictures are grey, though stored in colour: with --grey"
+    assert line in worked("pictures_to_npz", *words, cwd=tmp_path)
+    assert "all pictures are grey" not in worked("pictures_to_npz", *words, "--grey", cwd=tmp_path)
+    Image.new("RGB", (12, 12), (1, 2, 250)).save(tmp_path / "in" / "7.png")
+    assert "all pictures are grey" not in worked("pictures_to_npz", *words, cwd=tmp_path)
 
 
 def test_what_is_skipped_is_counted(tmp_path):
