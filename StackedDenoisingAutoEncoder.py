@@ -182,7 +182,7 @@ def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
     """Return a model from codes (n, 7, 7, 64 or 128) to logits of pixels (n, 28, 28, channels).
 
     Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
-    farther. The decoder starts at the probability `pixel_mean`, the mean of the training pixels.
+    farther. The decoder starts near the probability `pixel_mean`, the mean of the training pixels.
     """
     filters = num_filters(channels)
     start = mean_pixel_biases(pixel_mean)
@@ -248,16 +248,16 @@ MOSAIC_SHARE = 0.2  # of the training batches: large pictures need some, digits 
 
 
 def mosaics(clean, seed):
-    """Return a few of the batches as mosaics of 2 x 2 images, shifted at random, wrapped around.
+    """Return a batch, or, for a share of the seeds, mosaics of 2 x 2 of its images.
 
-    From single images alone, the model would learn to rely on borders, and fail on larger
-    pictures.
+    A mosaic is shifted at random and wraps around. From single images alone, the model would
+    learn to rely on borders, and fail on larger pictures.
     """
     count, height, width, _ = clean.shape
     if count < 4:
         return clean
-    share, y, x = tf.unstack(tf.random.stateless_uniform((3,), seed))
-    if share > MOSAIC_SHARE:
+    draw, y, x = tf.unstack(tf.random.stateless_uniform((3,), seed))
+    if draw > MOSAIC_SHARE:
         return clean
     a, b, c, d = tf.split(clean[: count // 4 * 4], 4)
     upper = tf.concat([a, b], axis=2)
@@ -409,15 +409,17 @@ def noise_levels(options) -> list[float]:
 
 def load_pairs(source, limit):
     """Return the parts of load_images with the user's noisy images as further channels."""
-    *clean_parts, _ = load_images(source, limit)
-    *noisy_parts, _ = load_images(source, limit, "_noisy")
+    *clean_parts, _ = load_images(source)  # all of them: a limit would hide differences
+    *noisy_parts, _ = load_images(source, suffix="_noisy")
+    fifth = None if limit is None else limit // 5
+    limits = (limit, fifth, fifth)
     pairs = []
-    for clean, noisy in zip(clean_parts, noisy_parts, strict=True):
+    for clean, noisy, count in zip(clean_parts, noisy_parts, limits, strict=True):
         if clean.shape != noisy.shape:
             text = f"clean images {clean.shape}, noisy ones {noisy.shape}"
             accepted = "accepted: one of the same shape for each image"
             raise InputError(f"{source}: {text}; {accepted}")
-        pairs.append(np.concatenate([clean, noisy], axis=-1))
+        pairs.append(np.concatenate([clean[:count], noisy[:count]], axis=-1))
     return pairs
 
 
@@ -505,29 +507,26 @@ def load_images(source: str, limit: int | None = None, suffix: str = ""):
 
     Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
     each with the suffix. Those of a file come in a random order. Without x_test, a tenth of
-    x_train is for the test; without x_val, the last twelfth, at most 5,000, is for validation.
-    `limit` is of training images; for validation and test there is a fifth of it at most.
+    x_train is for the test; without x_val, the last twelfth of the rest, at most 5,000, is
+    for validation. `limit` is of training images; for validation and test it is a fifth.
     """
     arrays = open_arrays(source)
     if f"x_train{suffix}" not in arrays:
         names = ", ".join(arrays) or "none"
         raise InputError(f"{source} has the arrays {names}; accepted: x_train{suffix}")
-    train, labels = check_images(arrays, f"x_train{suffix}", source)
+    train, labels = read_part(arrays, f"x_train{suffix}", source)
     if len(train) < 20:
         raise InputError(f"{source}: {len(train)} images; accepted: 20 or more")
-    if source not in ("mnist", "fashion_mnist"):
-        for each in (train, labels):  # in one random order; own files may be sorted by class
-            np.random.default_rng(0).shuffle(each)
     shape = train.shape[1:]
     if shape[2] == 3 and all(map(is_grey, train)):
         print(f"{source}: x_train{suffix} is grey; IMAGES[..., :1] would train faster")
     if f"x_test{suffix}" in arrays:
-        test, test_labels = check_images(arrays, f"x_test{suffix}", source, shape)
+        test, test_labels = read_part(arrays, f"x_test{suffix}", source, shape)
     else:
         test, train = np.split(train, [len(train) // 10])
         test_labels = labels[: len(test)]
     if f"x_val{suffix}" in arrays:
-        validation, _ = check_images(arrays, f"x_val{suffix}", source, shape)
+        validation, _ = read_part(arrays, f"x_val{suffix}", source, shape)
     else:
         train, validation = np.split(train, [-min(5000, len(train) // 12)])
     fifth = None if limit is None else limit // 5
@@ -569,6 +568,15 @@ def read_array(arrays, name, source):
     except Exception as error:  # zipfile, zlib and NumPy raise many types of errors
         text = f"{source}: {name} cannot be read; accepted: an array of numbers or text"
         raise InputError(f"{text}, never of Python objects (pickle); {error}") from error
+
+
+def read_part(arrays, name, source, shape=None):
+    """Return the images and labels of one part, those of a file in one random order."""
+    images, labels = check_images(arrays, name, source, shape)
+    if source not in ("mnist", "fashion_mnist"):  # own files may be sorted by class
+        for each in (images, labels):  # the seed gives both the same order
+            np.random.default_rng(0).shuffle(each)
+    return images, labels
 
 
 def check_images(arrays, name, source, shape=None):
@@ -701,7 +709,7 @@ def train_dataset(images, prepare, options, first_epoch=0) -> tf.data.Dataset:
 
 
 def set_up(options, image_count: int) -> tf.distribute.Strategy:
-    """Set seeds and precision; return the strategy of the workers or of all devices."""
+    """Set seeds, precision and the batch size, at most all images; return the strategy."""
     keras.utils.clear_session()  # numbers layers from 1 again, so that any run can be resumed
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
@@ -733,7 +741,7 @@ def choose_strategy():
 
 
 def mean_pixel_biases(pixel_mean):
-    """Return an initializer of biases: a sigmoid then starts at the mean of the pixels."""
+    """Return an initializer of biases: a sigmoid then starts near the mean of the pixels."""
     mean = min(max(pixel_mean, 0.01), 0.99)
     return keras.initializers.Constant(math.log(mean / (1 - mean)))
 
@@ -742,7 +750,7 @@ class ConvMuon(keras.optimizers.Muon):
     """Keras's Muon for the kernels of convolutions; AdamW trains all other variables.
 
     `exclude_layers` has parts of the names of layers that AdamW trains, too. A kernel becomes
-    a matrix: all axes but the last, last axis. The update of a matrix is nearly orthogonal:
+    a matrix whose columns are its last axis. The update of a matrix is nearly orthogonal:
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled as in Liu et al.
     2025, https://arxiv.org/abs/2502.16982, eq. 4.
     """

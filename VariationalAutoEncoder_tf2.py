@@ -218,7 +218,7 @@ def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Mode
     Most of its weights are in wide dense layers, where a weight costs least. The first one gives
     random Fourier features, which let a network learn fine detail in the plane much sooner:
     Tancik et al. 2020, https://arxiv.org/abs/2006.10739. Here they are trained, too. The decoder
-    starts at the probability `pixel_mean`, the mean of the training pixels, for every pixel.
+    starts near the probability `pixel_mean`, the mean of the training pixels, everywhere.
     """
     # A plane has to be folded to hold all images, which takes depth. More dimensions say more
     # of an image, and it takes channels to draw that.
@@ -288,7 +288,7 @@ def partly_binarized(images, seed):
 
 
 def vae_batch(latent_dim, encoder_noise):
-    """Return what makes a batch: images, the encoder's input, epsilon ~ N(0, I).
+    """Return a function that makes a batch: images, encoder's input, epsilon ~ N(0, I).
 
     Epsilon is (n, latent_dim). With `encoder_noise` the input is partly binarized, drawn anew
     in every epoch. Without it, the encoder of a plane overfits more in a long run.
@@ -309,10 +309,10 @@ class VAE(keras.Model):
     """An encoder and a decoder of logits, trained by the loss at the top of the file.
 
     A batch is images, the encoder's input, and epsilon. In training, the weight of the KL
-    term rises linearly to beta over the first steps: before the decoder has learned anything,
-    codes that say nothing are best, and many dimensions would stay so. Cf. Bowman et al.
-    2016, section 3.1, https://arxiv.org/abs/1511.06349. The loss that is reported has the
-    full beta.
+    term rises linearly to beta over `warm_up_steps`. Before the decoder has learned anything,
+    the loss is lowest if z ignores the image, and many dimensions would stay unused. Cf.
+    Bowman et al. 2016, section 3.1, https://arxiv.org/abs/1511.06349. The loss that is
+    reported has the full beta.
     """
 
     def __init__(self, encoder, decoder_logits, beta=1.0, warm_up_steps=0):
@@ -415,18 +415,18 @@ def elbo_and_iwae_bound(encoder, decoder_logits, images, samples, seed):
 
 
 def images_and_seed(images, seed):
-    """Return what a batch of the test is made of."""
+    """Return a batch of the test: images, and the seed of z."""
     return images, seed
 
 
 def images_alone(images, seed):
-    """Return what a batch for encoding is made of."""
+    """Return a batch for encoding: images alone."""
     return images
 
 
 def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) -> dict:
     """Return the METRICS and the KL of each dimension: means over uint8 images."""
-    # As many images at a time as have the pixels of 5,000 digits when decoded, about 200 MB.
+    # Each image is decoded `samples` times, in all to the pixels of 5,000 digits: 200 MB.
     batch_size = max(1, 5000 * 28 * 28 // (samples * images[0].size))
     bounds = tf.function(elbo_and_iwae_bound, autograph=False)
     found = []
@@ -474,8 +474,8 @@ def plot_latent_space(path, codes, labels):
     points = codes @ directions.T
     axes.scatter(*points[order].T, s=8, color=colours[index[order]], linewidths=0)
     if 1 < len(classes) <= 30:
-        for number, label in enumerate(classes):
-            add_class_label(axes, points[index == number], label, colours[number])
+        for position, label in enumerate(classes):
+            add_class_label(axes, points[index == position], label, colours[position])
     save_figure(path, figure)
 
 
@@ -659,29 +659,26 @@ def load_images(source: str, limit: int | None = None, suffix: str = ""):
 
     Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
     each with the suffix. Those of a file come in a random order. Without x_test, a tenth of
-    x_train is for the test; without x_val, the last twelfth, at most 5,000, is for validation.
-    `limit` is of training images; for validation and test there is a fifth of it at most.
+    x_train is for the test; without x_val, the last twelfth of the rest, at most 5,000, is
+    for validation. `limit` is of training images; for validation and test it is a fifth.
     """
     arrays = open_arrays(source)
     if f"x_train{suffix}" not in arrays:
         names = ", ".join(arrays) or "none"
         raise InputError(f"{source} has the arrays {names}; accepted: x_train{suffix}")
-    train, labels = check_images(arrays, f"x_train{suffix}", source)
+    train, labels = read_part(arrays, f"x_train{suffix}", source)
     if len(train) < 20:
         raise InputError(f"{source}: {len(train)} images; accepted: 20 or more")
-    if source not in ("mnist", "fashion_mnist"):
-        for each in (train, labels):  # in one random order; own files may be sorted by class
-            np.random.default_rng(0).shuffle(each)
     shape = train.shape[1:]
     if shape[2] == 3 and all(map(is_grey, train)):
         print(f"{source}: x_train{suffix} is grey; IMAGES[..., :1] would train faster")
     if f"x_test{suffix}" in arrays:
-        test, test_labels = check_images(arrays, f"x_test{suffix}", source, shape)
+        test, test_labels = read_part(arrays, f"x_test{suffix}", source, shape)
     else:
         test, train = np.split(train, [len(train) // 10])
         test_labels = labels[: len(test)]
     if f"x_val{suffix}" in arrays:
-        validation, _ = check_images(arrays, f"x_val{suffix}", source, shape)
+        validation, _ = read_part(arrays, f"x_val{suffix}", source, shape)
     else:
         train, validation = np.split(train, [-min(5000, len(train) // 12)])
     fifth = None if limit is None else limit // 5
@@ -723,6 +720,15 @@ def read_array(arrays, name, source):
     except Exception as error:  # zipfile, zlib and NumPy raise many types of errors
         text = f"{source}: {name} cannot be read; accepted: an array of numbers or text"
         raise InputError(f"{text}, never of Python objects (pickle); {error}") from error
+
+
+def read_part(arrays, name, source, shape=None):
+    """Return the images and labels of one part, those of a file in one random order."""
+    images, labels = check_images(arrays, name, source, shape)
+    if source not in ("mnist", "fashion_mnist"):  # own files may be sorted by class
+        for each in (images, labels):  # the seed gives both the same order
+            np.random.default_rng(0).shuffle(each)
+    return images, labels
 
 
 def check_images(arrays, name, source, shape=None):
@@ -855,7 +861,7 @@ def train_dataset(images, prepare, options, first_epoch=0) -> tf.data.Dataset:
 
 
 def set_up(options, image_count: int) -> tf.distribute.Strategy:
-    """Set seeds and precision; return the strategy of the workers or of all devices."""
+    """Set seeds, precision and the batch size, at most all images; return the strategy."""
     keras.utils.clear_session()  # numbers layers from 1 again, so that any run can be resumed
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
@@ -887,7 +893,7 @@ def choose_strategy():
 
 
 def mean_pixel_biases(pixel_mean):
-    """Return an initializer of biases: a sigmoid then starts at the mean of the pixels."""
+    """Return an initializer of biases: a sigmoid then starts near the mean of the pixels."""
     mean = min(max(pixel_mean, 0.01), 0.99)
     return keras.initializers.Constant(math.log(mean / (1 - mean)))
 
@@ -896,7 +902,7 @@ class ConvMuon(keras.optimizers.Muon):
     """Keras's Muon for the kernels of convolutions; AdamW trains all other variables.
 
     `exclude_layers` has parts of the names of layers that AdamW trains, too. A kernel becomes
-    a matrix: all axes but the last, last axis. The update of a matrix is nearly orthogonal:
+    a matrix whose columns are its last axis. The update of a matrix is nearly orthogonal:
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled as in Liu et al.
     2025, https://arxiv.org/abs/2502.16982, eq. 4.
     """

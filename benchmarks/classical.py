@@ -87,7 +87,7 @@ def ridge_regression(noisy, clean):
 def look_up_table(denoised, clean, bins=64):
     """Return a function that maps pixels to the mean clean value of their bin.
 
-    Clipped noise is biased (black has the mean 0.195, white 0.804), which no classical denoiser
+    Clipped noise is biased (black has the mean 0.195, white 0.805), which no classical denoiser
     corrects by itself. Each bin has as many of the denoised pixels, except where many are equal.
     """
     edges = np.unique(np.quantile(denoised, np.linspace(0, 1, bins + 1)[1:-1]))

@@ -665,7 +665,7 @@ bound of grey digits; with more samples ours would be a little higher.
 {denoiser}
 
 Every classical denoiser is followed by a look-up table of 64 bins from its output to the mean clean
-value, because clipped noise is biased: it moves black to a mean of 0.195 and white to 0.804. Tables
+value, because clipped noise is biased: it moves black to a mean of 0.195 and white to 0.805. Tables
 are fitted on 500 validation digits, and the setting is the best of several, after the table, on 500
 others. The ridge regression, of all pixels from all pixels, is fitted on 8,000 training digits.
 BM3D gets 500 digits side by side as one image, in which it can use the patches of all of them.

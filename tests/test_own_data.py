@@ -103,19 +103,19 @@ def test_validation_images_of_the_users_own(vae, tmp_path):
 
 
 def test_own_images_may_be_sorted_by_class(vae, tmp_path):
-    """Validation and --limit take images of all classes, also beside an x_test."""
+    """Validation, test and --limit take images of all classes, also beside an x_test."""
     labels = np.repeat(np.arange(4, dtype=np.uint8), 60)
     images = np.repeat(labels * 60 + 10, 64).reshape(240, 8, 8)
     np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     train, validation, test, test_labels = vae.load_images(str(tmp_path / "x.npz"), 60)
-    for part in (train, validation):
+    for part in (train, validation, test):
         assert len(np.unique(part)) == 4
-    np.testing.assert_array_equal(test[:, 0, 0, 0], images[:12, 0, 0])
-    np.testing.assert_array_equal(test_labels, labels[:12])
+    assert len(test) == 12
+    np.testing.assert_array_equal(test[:, 0, 0, 0], test_labels * 60 + 10)
 
 
 def test_labels_stay_with_their_images(vae, tmp_path):
-    """Without x_test, images and labels are shuffled, one after the other."""
+    """Images and labels are shuffled, one after the other."""
     images = np.repeat(np.arange(100, dtype=np.uint8), 64).reshape(100, 8, 8) + 2
     np.savez(tmp_path / "x.npz", x_train=images, y_train=np.arange(100) + 2)
     _, _, test, labels = vae.load_images(str(tmp_path / "x.npz"))
@@ -228,10 +228,13 @@ def test_two_pictures_of_one_name_have_no_partner(pairs, tmp_path):
 
 def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
     arrays = arrays_of(pairs / "pairs.npz")
-    arrays["x_train_noisy"] = arrays["x_train_noisy"][:-1]
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(denoiser.InputError, match="accepted: one of the same shape for each"):
-        denoiser.load_pairs(str(tmp_path / "x.npz"), None)
+    one_less = arrays | {"x_train_noisy": arrays["x_train_noisy"][:-1]}
+    test_without_clean = arrays | {"x_test_noisy": arrays["x_train_noisy"]}
+    for wrong in (one_less, test_without_clean):
+        np.savez(tmp_path / "x.npz", **wrong)
+        for limit in (None, 10):
+            with pytest.raises(denoiser.InputError, match="accepted: one of the same shape for"):
+                denoiser.load_pairs(str(tmp_path / "x.npz"), limit)
     Image.fromarray(GREY[0, 1:]).save(tmp_path / "0.png")
     words = [pairs / "clean" / "a", "--noisy", tmp_path, "--output", tmp_path / "no.npz"]
     refused(example("pictures_to_npz", *words, cwd=pairs), "0.png is (12, 12)", "is (11, 12)")
