@@ -5,7 +5,7 @@
 """Denoising autoencoder: noisy images in, clean ones out, through a convolutional code.
 
     python StackedDenoisingAutoEncoder.py    # train on MNIST, evaluate, plot
-    python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try
+    python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try_denoiser
     python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir out
 
 Three convolutions encode the noisy image. The decoder makes the clean one, p, from the code alone:
@@ -367,6 +367,7 @@ def plot_all(folder, model, test_dataset, history):
 
 # ---- Main
 
+OTHER_MODEL = "decoder.keras"  # a file of the VAE's: its folder is not for this script
 WEIGHT_DECAY = 0.004  # times the learning rate: Keras's default for Muon, no gain, no harm
 
 
@@ -409,6 +410,11 @@ def noise_levels(options) -> list[float]:
 
 def load_pairs(source, limit):
     """Return the parts of load_images with the user's noisy images as further channels."""
+    arrays = open_arrays(source)
+    for part in ("val", "test"):
+        if (f"x_{part}" in arrays) != (f"x_{part}_noisy" in arrays):
+            names = f"x_{part} and x_{part}_noisy"
+            raise InputError(f"{source} has one of {names}; accepted: both or neither")
     *clean_parts, _ = load_images(source)  # all of them: a limit would hide differences
     *noisy_parts, _ = load_images(source, suffix="_noisy")
     fifth = None if limit is None else limit // 5
@@ -492,6 +498,7 @@ def main(options: argparse.Namespace, callbacks=()):
 
 FEW_STEPS = 3000  # a run with fewer gets a line of advice
 DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
+ROUNDING = 1e-6  # floats may be so far below 0 or above 1
 DARK = 64  # of 255: images that have no greater value may be meant otherwise
 EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
 EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
@@ -584,6 +591,8 @@ def check_images(arrays, name, source, shape=None):
     images = read_array(arrays, name, source)
     found = f"{source}: {name} is {images.dtype} {images.shape}"
     if problem := problem_of(images):
+        if name.endswith("_noisy"):
+            problem += "; noisy images: LOW and HIGH of the clean ones, clipped to 0 and 1"
         raise InputError(f"{found}: {problem}")
     if images.ndim == 3:
         images = images[..., np.newaxis]
@@ -622,7 +631,7 @@ def problem_of(images):
             return f"alpha, which IMAGES[..., :{shape[3] - 1}] leaves out; {layout}"
         return layout
     if min(shape[1:3]) < 8 or max(shape[1:3]) > 256:
-        return "accepted: sides of 8 to 256; examples/pictures_to_npz.py resizes or crops"
+        return "accepted: sides of 8 to 256; IMAGES[:, :256, :256] crops, [:, ::2, ::2] halves"
     low, high = images.min(), images.max()
     accepted = "accepted: uint8 0 to 255, floats 0 to 1, bool"
     found = f"values {low:.6g} to {high:.6g}"
@@ -630,7 +639,7 @@ def problem_of(images):
         return f"{found}, IMAGES.astype(bool) or IMAGES * 255; {accepted}"
     if dtype in (np.bool_, np.uint8):
         return ""
-    if dtype.kind == "f" and 0 <= low <= high <= 1:
+    if dtype.kind == "f" and -ROUNDING <= low <= high <= 1 + ROUNDING:
         return ""
     if not np.isfinite([low, high]).all():
         return f"{found}, not all finite; {accepted}"
@@ -812,6 +821,9 @@ def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=
         if tf.distribute.has_strategy():
             work_around_keras_20585(model)
     train, validation, test = parts
+    if (options.model_dir / OTHER_MODEL).exists():
+        text = f"--model-dir {options.model_dir} has {OTHER_MODEL}, of the other script"
+        raise InputError(f"{text}; accepted: a folder of its own for each")
     folder = options.model_dir / "checkpoints"
     log = TrainingLog(folder, is_chief=strategy.extended.should_checkpoint)
     settings = run_settings(model, networks, train, options)
@@ -1052,7 +1064,9 @@ if __name__ == "__main__":
         main(OPTIONS)
     except InputError as error:
         fail(str(error))
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except FileNotFoundError:  # the user's files were checked, so this is a bug
+        raise
+    except OSError as error:
         fail(f"{error}; accepted: folders that can be written to")
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         fail(f"no memory or no disk space left; a smaller --batch-size may help; {error}")

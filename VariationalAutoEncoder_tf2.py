@@ -552,6 +552,7 @@ def plot_all(options, encoder, decoder, images, labels, kl_by_dimension, history
 
 # ---- Main
 
+OTHER_MODEL = "model.keras"  # a file of the denoiser's: its folder is not for this script
 ADAM_WEIGHT_DECAY = 0.05  # times the learning rate: without it, the encoder overfits
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 INITIAL_RATE = 0.04  # of the peak learning rate
@@ -644,6 +645,7 @@ def main(options: argparse.Namespace, callbacks=()):
 
 FEW_STEPS = 3000  # a run with fewer gets a line of advice
 DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
+ROUNDING = 1e-6  # floats may be so far below 0 or above 1
 DARK = 64  # of 255: images that have no greater value may be meant otherwise
 EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
 EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
@@ -736,6 +738,8 @@ def check_images(arrays, name, source, shape=None):
     images = read_array(arrays, name, source)
     found = f"{source}: {name} is {images.dtype} {images.shape}"
     if problem := problem_of(images):
+        if name.endswith("_noisy"):
+            problem += "; noisy images: LOW and HIGH of the clean ones, clipped to 0 and 1"
         raise InputError(f"{found}: {problem}")
     if images.ndim == 3:
         images = images[..., np.newaxis]
@@ -774,7 +778,7 @@ def problem_of(images):
             return f"alpha, which IMAGES[..., :{shape[3] - 1}] leaves out; {layout}"
         return layout
     if min(shape[1:3]) < 8 or max(shape[1:3]) > 256:
-        return "accepted: sides of 8 to 256; examples/pictures_to_npz.py resizes or crops"
+        return "accepted: sides of 8 to 256; IMAGES[:, :256, :256] crops, [:, ::2, ::2] halves"
     low, high = images.min(), images.max()
     accepted = "accepted: uint8 0 to 255, floats 0 to 1, bool"
     found = f"values {low:.6g} to {high:.6g}"
@@ -782,7 +786,7 @@ def problem_of(images):
         return f"{found}, IMAGES.astype(bool) or IMAGES * 255; {accepted}"
     if dtype in (np.bool_, np.uint8):
         return ""
-    if dtype.kind == "f" and 0 <= low <= high <= 1:
+    if dtype.kind == "f" and -ROUNDING <= low <= high <= 1 + ROUNDING:
         return ""
     if not np.isfinite([low, high]).all():
         return f"{found}, not all finite; {accepted}"
@@ -964,6 +968,9 @@ def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=
         if tf.distribute.has_strategy():
             work_around_keras_20585(model)
     train, validation, test = parts
+    if (options.model_dir / OTHER_MODEL).exists():
+        text = f"--model-dir {options.model_dir} has {OTHER_MODEL}, of the other script"
+        raise InputError(f"{text}; accepted: a folder of its own for each")
     folder = options.model_dir / "checkpoints"
     log = TrainingLog(folder, is_chief=strategy.extended.should_checkpoint)
     settings = run_settings(model, networks, train, options)
@@ -1204,7 +1211,9 @@ if __name__ == "__main__":
         main(OPTIONS)
     except InputError as error:
         fail(str(error))
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except FileNotFoundError:  # the user's files were checked, so this is a bug
+        raise
+    except OSError as error:
         fail(f"{error}; accepted: folders that can be written to")
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         fail(f"no memory or no disk space left; a smaller --batch-size may help; {error}")

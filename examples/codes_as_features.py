@@ -132,7 +132,7 @@ def denoiser_codes(encoder, shape):
 def all_codes(options, x_train, x_test):
     """Return {name: (training codes, test codes)}; the VAE is trained if it is not there."""
     shape = x_train.shape[1:]
-    encoder = common.load_model(options.model_dir / "denoiser/encoder.keras")
+    encoder = common.load_grey_model(options.model_dir / "denoiser/encoder.keras")
     path = options.model_dir / f"vae{LATENT_DIM}" / "encoder.keras"
     words = ["--latent-dim", LATENT_DIM]
     common.train_if_missing(path, "VariationalAutoEncoder_tf2.py", options, *words)
@@ -433,8 +433,8 @@ def main(options):
     x_train, y_train = common.read_images(options.data, "train", shape)
     x_test, y_test = common.read_images(options.data, "test", shape)
     x_train, y_train = x_train[: options.limit], y_train[: options.limit]
-    common.need_digits(options.data, y_train, LABELLED)
-    common.need_digits(options.data, y_test, 1)
+    y_train = common.digit_labels(options.data, y_train, LABELLED)
+    y_test = common.digit_labels(options.data, y_test, 1)
     codes = all_codes(options, x_train, x_test)
     plane = encode(encoder, x_test)[0]
 

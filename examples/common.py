@@ -19,6 +19,7 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent.parent  # folder of the two scripts
 MNIST = SCRIPTS / "data" / "mnist.npz"
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # of pictures
+ROUNDING = 1e-6  # floats may be so far below 0 or above 1
 DARK = 64  # pictures that have no greater value may be of another range
 WORKERS = min(4, os.cpu_count() or 1)  # pictures that are read at a time
 SHOW_ALL = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # the user wants to see what TensorFlow prints
@@ -87,6 +88,8 @@ class Parser(argparse.ArgumentParser):
 
         The default of --images-dir keeps the pictures of the default models from being replaced.
         """
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may not be UTF-8
+            sys.stdout.reconfigure(errors="backslashreplace")
         options = super().parse_args(arguments)
         low, high = vars(options).get("range") or (0, 1)
         if not low < high:
@@ -168,6 +171,14 @@ def load_model(path):
         fail(f"{path} cannot be opened: {str(error)[:300]}")  # some texts hold the whole model
 
 
+def load_grey_model(path):
+    """Return the model of a file; one of colour images ends the script."""
+    model = load_model(path)
+    if model.input_shape[3] != 1:
+        fail(f"{path}: accepted: a model of grey images")
+    return model
+
+
 def load_plane(folder):
     """Return the encoder and the decoder of a VAE of grey images with 2 latent dimensions."""
     encoder = load_model(folder / "encoder.keras")
@@ -193,9 +204,14 @@ def run_script(script, *words):
 
 def train_if_missing(path, script, options, *words):
     """Train a model by a script on the images of --data, unless the file of the model is there."""
+    metrics = path.parent / "metrics.json"
     if not path.is_file():
         data = "mnist" if options.data.resolve() == MNIST else options.data
         run_script(script, *words, "--data", data, "--model-dir", path.parent)
+    elif metrics.is_file():
+        run = json.loads(metrics.read_text())
+        text = f"{path.parent}: the model that is there is used"
+        print(f"{text}, which was trained on {run['data']} for {run['epochs']} epochs")
 
 
 # ---- Files to read -------------------------------------------------------------------------------
@@ -260,11 +276,19 @@ def read_images_to_show(path, shape):
     return read_images(path, "train", shape)
 
 
-def need_digits(path, labels, count):
-    """End the script if a class from 0 to 9 has fewer than `count` of the labels of a file."""
-    for digit in range(10):
-        if (labels == digit).sum() < count:
-            fail(f"{path}: accepted: {count} or more labels of each class from 0 to 9")
+def digit_labels(path, labels, count):
+    """Return the labels (n,) of a file as integers from 0 to 9; text of such numbers will do.
+
+    Ends the script if a class has fewer than `count` of them, or if there are other labels.
+    """
+    names = [str(label) for label in labels]
+    digits = [name.removesuffix(".0") for name in names]
+    known = collections.Counter(digits)
+    if sorted(known) != [*"0123456789"] or min(known.values()) < count:
+        found = ", ".join(sorted(set(names))[:12])
+        accepted = f"{count} or more labels of each class from 0 to 9, and no others"
+        fail(f"{path}: accepted: {accepted}; found: {found}")
+    return labels.astype(float).astype(int)
 
 
 def find_pictures(folder):
@@ -333,9 +357,16 @@ def open_picture(path):
     The kind is "bytes", "integers" (of 16 or 32 bits) or "floats". Raises a ValueError for what
     Pillow would read otherwise than it is meant.
     """
-    from PIL import Image, TiffImagePlugin
+    from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-    picture = Image.open(path)
+    try:
+        picture = Image.open(path)
+    except UnidentifiedImageError:
+        accepted = "TIFF files have bytes, 16 bits, or 32 bits and one channel"
+        raise ValueError(f"damaged, or of a kind that is not read; {accepted}") from None
+    if picture.format == "TIFF":  # from a file by name, Pillow 13 turns some wrongly (EXIF data)
+        picture.close()
+        picture = Image.open(io.BytesIO(path.read_bytes()))
     kind = {"I": "integers", "F": "floats"}.get(picture.mode[0], "bytes")
     tags = getattr(picture, "tag_v2", {})  # of a TIFF file
     if kind == "bytes" and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
@@ -348,10 +379,14 @@ def open_picture(path):
 def values_of(picture):
     """Return the integers or floats of a Pillow image, (height, width), all finite."""
     import numpy as np
+    from PIL import TiffImagePlugin
 
     values = np.asarray(picture)
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite")
+    is_signed = 2 in getattr(picture, "tag_v2", {}).get(TiffImagePlugin.SAMPLEFORMAT, ())
+    if picture.mode == "I" and picture.format == "TIFF" and not is_signed and values.min() < 0:
+        raise ValueError("unsigned values of 32 bits; accepted: less than 2,147,483,648")
     return values
 
 
@@ -382,8 +417,8 @@ def value_ranges(paths, options):
         if options.range:
             low, high = options.range
         elif kind == "floats":
-            if not (low >= 0 and high <= 1):
-                text = f"pictures of floats from {low:.6g} to {high:.6g}"
+            if low < -ROUNDING or high > 1 + ROUNDING:
+                text = f"pictures of floats from {low:.9g} to {high:.9g}"
                 fail(f"{text}; accepted: 0 to 1, or --range LOW HIGH")
             low, high = 0, 1
         ranges[kind] = low, max(high, low + 1e-9)  # a constant picture becomes black

@@ -31,9 +31,7 @@ def psnr(clean, page):
 
 
 def main(options):
-    model = common.load_model(options.model_dir / "model.keras")
-    if model.input_shape[3] != 1:
-        common.fail(f"{options.model_dir}: accepted: a model of grey images")
+    model = common.load_grey_model(options.model_dir / "model.keras")
     digits, _ = common.read_images(common.MNIST, "test", (28, 28, 1))
     page = digits[: ROWS * COLUMNS].reshape(ROWS, COLUMNS, 28, 28).swapaxes(1, 2)
     clean = page.reshape(ROWS * 28, COLUMNS * 28)

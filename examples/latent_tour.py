@@ -107,7 +107,7 @@ def main(options):
         return
     encoder, decoder = common.load_plane(options.model_dir)
     digits, labels = common.read_images(options.data, "test", encoder.input_shape[1:])
-    common.need_digits(options.data, labels, 2)
+    labels = common.digit_labels(options.data, labels, 2)
     codes, _ = encoder.predict(digits, batch_size=500, verbose=0)
     pairs = [[np.flatnonzero(labels == label)[1] for label in pair] for pair in PAIRS]
     names = [f"{first} → {last}" for first, last in PAIRS]

@@ -162,14 +162,17 @@ def draw_digits(path, digits, labels, scores):
         figure.savefig(unfinished, dpi=100)
 
 
-def validation_images(folder):
-    """Return the images that the VAE in a folder was validated on, (n, ...) in [0, 1]."""
+def validation_images(folder, shape):
+    """Return the images that the VAE in a folder was validated on, (n, *shape) in [0, 1]."""
     settings = json.loads((folder / "metrics.json").read_text())
     script = common.import_script()
     try:
         _, validation, *_ = script.load_images(settings["data"], settings["limit"])
     except script.InputError as error:
         common.fail(f"the images that the VAE was trained on: {error}")
+    if validation.shape[1:] != shape:
+        text = f"{settings['data']} has images {validation.shape[1:]}, the VAE's were {shape}"
+        common.fail(f"{text}; accepted: the file that it was trained on")
     return np.float32(validation) / 255
 
 
@@ -192,8 +195,9 @@ def score_own_images(options):
     folder = vae_folder(options)
     encoder = common.load_model(folder / "encoder.keras")
     decoder = common.load_model(folder / "decoder.keras")
-    names, images = zip(*own_images(options, encoder.input_shape[1:]), strict=True)
-    usual = validation_images(folder)
+    shape = encoder.input_shape[1:]
+    names, images = zip(*own_images(options, shape), strict=True)
+    usual = validation_images(folder, shape)
     _, usual_scores = vae_scores(encoder, decoder, usual)
     threshold = np.quantile(usual_scores, 1 - options.false_alarms, method="higher")
     _, scores = vae_scores(encoder, decoder, np.stack(images))
@@ -203,7 +207,9 @@ def score_own_images(options):
     if len(usual) * options.false_alarms < 1:
         print("that is their greatest score: for so few false alarms there are too few of them")
     path = options.images_dir / "odd_ones_out.csv"
-    with common.new_file(path) as unfinished, unfinished.open("w", newline="") as file:
+    # Names of files that are not UTF-8 are written with backslashes.
+    text_file = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with common.new_file(path) as unfinished, unfinished.open("w", **text_file) as file:
         writer = csv.writer(file)
         writer.writerow(["image", "negative IWAE bound, nats", "odd"])
         for row in zip(names, np.round(scores, 4), odd, strict=True):
@@ -216,7 +222,7 @@ def main(options):
         return
     encoder = common.load_model(options.model_dir / "vae/encoder.keras")
     decoder = common.load_model(options.model_dir / "vae/decoder.keras")
-    denoiser = common.load_model(options.model_dir / "denoiser/model.keras")
+    denoiser = common.load_grey_model(options.model_dir / "denoiser/model.keras")
     train, _ = common.read_images(common.MNIST, "train", encoder.input_shape[1:])
     digits, labels = common.read_images(common.MNIST, "test", encoder.input_shape[1:])
     digits = digits[: options.limit]

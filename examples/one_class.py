@@ -157,8 +157,8 @@ def print_table(rows):
 def main(options):
     train, train_labels = common.read_images(options.data, "train", (28, 28, 1))
     test, test_labels = common.read_images(options.data, "test", (28, 28, 1))
-    common.need_digits(options.data, train_labels, 64)  # a batch
-    common.need_digits(options.data, test_labels, 1)
+    train_labels = common.digit_labels(options.data, train_labels, 64)  # a batch
+    test_labels = common.digit_labels(options.data, test_labels, 1)
     settings = settings_of(options)
     fewest = min(np.sum(train_labels == digit) for digit in DIGITS)
     vae = build_vae(train[:fewest], settings)

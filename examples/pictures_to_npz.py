@@ -120,6 +120,8 @@ def size_and_channels(path):
     """Return height and width of a picture when upright, and the channels, 1 or 3."""
     picture, kind = common.open_picture(path)
     with picture:
+        if picture.format == "TIFF":  # of these, Pillow itself turns the size or the whole picture
+            picture.load()
         width, height = picture.size
         if picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # turned by 90 degrees
             width, height = height, width
@@ -154,6 +156,18 @@ def find_partners(paths, options):
     return partners
 
 
+def large_enough(sizes, options):
+    """Return the pictures of {path: (height, width, channels)} that have room for a crop."""
+    small = [path for path, size in sizes.items() if min(size[:2]) < options.crop]
+    if small:
+        names = ", ".join(str(path) for path in small[:10])
+        text = f"{len(small):,} of {len(sizes):,} pictures are smaller than --crop {options.crop}"
+        if len(small) == len(sizes):
+            common.fail(f"{text}; accepted: a smaller number")
+        print(f"skipped: {text}: {names}")
+    return {path: size for path, size in sizes.items() if path not in small}
+
+
 def find_areas(sizes, options):
     """Return the areas of pictures {path: (height, width, channels)}, by the names of folders."""
     areas = []
@@ -167,6 +181,10 @@ def find_areas(sizes, options):
         text = f"{options.folder}: pictures in folders named as parts of the data: {counts}"
         accepted = "accepted: all in train, val and test, some of them in train"
         common.fail(f"{text}; {accepted}; or no such folders")
+    if options.crop and len(named) == 2:  # the scripts would take crops for the other from x_train
+        names = " and ".join(sorted(named))
+        text = f"{options.folder} has folders for {names} alone"
+        common.fail(f"{text}; accepted with --crop: train, val and test; or no such folders")
     if options.crop and named.keys() <= {None, "train"}:
         areas = split_areas(areas, options)
     return areas
@@ -225,11 +243,9 @@ def plan_crops(areas, options):
     labels = {}
     for part in sorted({area.part for area in areas}):
         some = [area for area in areas if area.part == part]
-        rows = np.array([max(0, area.height - options.crop + 1) for area in some])
-        columns = np.array([max(0, area.width - options.crop + 1) for area in some])
+        rows = np.array([area.height - options.crop + 1 for area in some])
+        columns = np.array([area.width - options.crop + 1 for area in some])
         places = rows * columns
-        if not places.any():
-            common.fail(f"--crop {options.crop}: all pictures for {part} are smaller")
         count = options.count if part == "train" else max(1, options.count // HELD_OUT)
         chosen = draw.choice(len(some), count, p=places / places.sum())
         for row, index in enumerate(chosen):
@@ -275,7 +291,7 @@ def fill_arrays(arrays, filled, areas, ranges, options):
                     window = window.resize((options.size, options.size))
                 window = window.convert("L" if images.shape[3] == 1 else "RGB")
                 images[row] = np.atleast_3d(np.asarray(window))
-                filled[area.part][row] = True
+                filled[area.part][row] = file == path  # the clean one of a pair comes last
                 brightest = max(brightest, int(images[row].max()))
         return brightest
 
@@ -298,6 +314,8 @@ def picture_arrays(paths, options):
     whole = {
         path: sizes[path] for path in paths if {path, partners.get(path, path)} <= sizes.keys()
     }
+    if options.crop:
+        whole = large_enough(whole, options)
     areas = find_areas(whole, options)
     labels = plan_crops(areas, options) if options.crop else plan_whole(areas, options)
     side = options.crop or options.size
@@ -406,6 +424,9 @@ def main(options):
         arrays = idx_arrays([options.folder])
     else:
         arrays = idx_arrays(sorted(options.folder.glob("*-ubyte*")))
+    if arrays and (options.size or options.crop or options.noisy or options.grey):
+        text = f"{options.folder} has IDX files"
+        common.fail(f"{text}; accepted for them: neither --size, --crop, --noisy nor --grey")
     if not arrays:
         need_folder(options.folder)
         paths = common.find_pictures(options.folder)
@@ -413,7 +434,11 @@ def main(options):
             text = f"{options.folder} has no pictures; accepted: {', '.join(common.FORMATS)}"
             common.fail(f"{text}, or IDX files named *-ubyte or *-ubyte.gz")
         say_if_copied(paths)
-        arrays = picture_arrays(paths, options)
+        try:
+            arrays = picture_arrays(paths, options)
+        except MemoryError as error:
+            text = "not enough memory; accepted: a smaller --size, --crop or --count"
+            common.fail(f"{text}; {error}")
     for name, array in arrays.items():
         if name.startswith("x"):
             print(f"{name}: {len(array):,} images, {array.shape[1:]}")

@@ -179,16 +179,21 @@ def plot(path, rows):
 
 
 def main(options):
+    images, labels = common.read_images(options.data, "train", (28, 28, 1))
+    labels = common.digit_labels(options.data, labels, LABELS[0] // 10)
+    test, test_labels = common.read_images(options.data, "test", (28, 28, 1))
+    test_labels = common.digit_labels(options.data, test_labels, 1)
+    common.load_grey_model(options.model_dir / "denoiser/encoder.keras")
     paths = encoder_paths(options)
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
-    images, labels = common.read_images(options.data, "train", (28, 28, 1))
-    common.need_digits(options.data, labels, LABELS[0] // 10)
+    if options.data.resolve() != common.MNIST:  # own files may be sorted by class
+        order = np.random.default_rng(0).permutation(len(images))
+        images, labels = images[order], labels[order]
     size = len(images) - len(images) // VALIDATION
     train = (images[:size], labels[:size])
     validation = (images[size:], labels[size:])
-    test = common.read_images(options.data, "test", (28, 28, 1))
-    common.need_digits(options.data, test[1], 1)
+    test = (test, test_labels)
     encoders = {name: common.load_model(path) for name, path in paths.items()}
     model = build_classifier(keras.models.clone_model(encoders["Gaussian noise"]))
     print("\n| labels |", " | ".join(ENCODERS), "|\n| --- |" + " --- |" * len(ENCODERS))

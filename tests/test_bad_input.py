@@ -120,12 +120,29 @@ def test_splits(vae, tmp_path):
     np.testing.assert_array_equal(test[..., 0], np.rint(floats[:8] * 255))
 
 
+def test_a_folder_of_the_other_script(tmp_path):
+    """Both have an encoder.keras, and one would replace the other's."""
+    for script, name in ((DENOISER, "decoder.keras"), (VAE, "model.keras")):
+        folder = tmp_path / f"of-{name}"
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        words = ["--limit", "100", "--epochs", "1", "--model-dir", folder]
+        process = run(script, *words, cwd=tmp_path)
+        refused(process, f"{folder} has {name}, of the other script; accepted: a folder of its own")
+        assert [*folder.iterdir()] == [folder / name]
+
+
 def test_an_output_folder_that_is_a_file(tmp_path, script=DENOISER):
     (tmp_path / "taken").write_text("mine")
     process = run(script, "--limit", "100", "--epochs", "1", "--model-dir", "taken", cwd=tmp_path)
     assert process.returncode == 2 and process.stderr.startswith("error: ")
     assert "taken" in process.stderr and "Traceback" not in process.stderr
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_name_that_is_too_long(tmp_path, script=VAE):
+    words = ["--limit", "100", "--epochs", "1", "--model-dir", 300 * "a"]
+    refused(run(script, *words, cwd=tmp_path), "too long", "accepted: folders that can be written")
 
 
 @pytest.mark.parametrize("name", ["run[1]", "a*", "who?", "back\\slash"])

@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import os
 import re
 import shutil
 import struct
@@ -249,6 +250,8 @@ def test_idx_files(compress, tmp_path):
     assert arrays.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(arrays[name], array)
+    process = example("pictures_to_npz", "in", "--output", "no.npz", "--size", 8, cwd=tmp_path)
+    refused(process, "in has IDX files", "neither --size, --crop, --noisy nor --grey")
     path = tmp_path / "in" / f"train-images-idx3-ubyte{suffix}"
     worked("pictures_to_npz", path, "--output", "one.npz", cwd=tmp_path)
     assert arrays_of(tmp_path / "one.npz")["x_train"].shape == (30, 9, 8)
@@ -485,6 +488,46 @@ def test_damaged_data(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         module("common").read_images(tmp_path / "a.npz", "test", (8, 8, 1))
     assert "a.npz: accepted: mnist, fashion_mnist, an .npz or .npy" in capsys.readouterr().err
+
+
+def test_labels_of_digits(capsys):
+    """Numbers or text from 0 to 9, as pictures_to_npz.py has them of folders; no others."""
+    common = module("common")
+    digits = np.repeat(np.arange(10), 3)
+    for labels in (digits, digits.astype(np.uint8), digits.astype(float), digits.astype(str)):
+        found = common.digit_labels("x.npz", labels, 3)
+        assert found.dtype.kind == "i"
+        np.testing.assert_array_equal(found, digits)
+    for labels in (digits[1:], digits[3:], np.append(digits, 10), digits + 0.5, digits + 1):
+        with pytest.raises(SystemExit, match="2"):
+            common.digit_labels("x.npz", labels, 3)
+        accepted = "3 or more labels of each class from 0 to 9, and no others; found: "
+        assert f"error: x.npz: accepted: {accepted}" in capsys.readouterr().err
+
+
+def test_what_a_model_that_is_there_was_trained_on(tmp_path, capsys):
+    """It may be of a first try, with few epochs or of other data."""
+    common = module("common")
+    (tmp_path / "encoder.keras").write_text("a model")
+    (tmp_path / "metrics.json").write_text('{"data": "own.npz", "epochs": 3}')
+    common.train_if_missing(tmp_path / "encoder.keras", "no.py", None)
+    text = f"{tmp_path}: the model that is there is used, which was trained on own.npz for 3 epochs"
+    assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    """Old zip archives have such; they are printed with a backslash."""
+    (tmp_path / "in").mkdir()
+    path = os.fsencode(tmp_path / "in") + b"/M\xfcller.png"
+    with open(path, "wb") as file:
+        file.write(b"no picture")
+    (tmp_path / "in" / "a.png").write_bytes(b"no picture")
+    Image.new("L", (9, 9), 200).save(tmp_path / "in" / "b.png")
+    words = ["in", "--output", "x.npz", "--skip-unreadable"]
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+    process = example("pictures_to_npz", *words, cwd=tmp_path, **strict)
+    assert process.returncode == 0, process.stderr
+    assert "in/M\\udcfcller.png: damaged" in process.stdout
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path, capsys):

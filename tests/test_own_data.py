@@ -87,6 +87,19 @@ def test_grey_in_three_channels_is_used_with_a_line(vae, tmp_path, capsys):
     assert "grey" not in capsys.readouterr().out
 
 
+def test_rounding_is_no_other_range(vae, tmp_path):
+    """Floats a little below 0 or above 1 are used; the advice for noisy images is to clip."""
+    floats = np.float32(GREY / 255) * np.float32(1 + 5e-7) - np.float32(2e-7)
+    assert floats.min() < 0 and floats.max() > 1
+    np.savez(tmp_path / "x.npz", x_train=floats)
+    parts = vae.load_images(str(tmp_path / "x.npz"))[:3]
+    assert {*map(bytes, np.concatenate(parts))} == {*map(bytes, GREY)}
+    arrays = {"x_train": floats, "x_train_noisy": floats * 1.001}
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(vae.InputError, match="noisy images: LOW and HIGH of the clean ones"):
+        vae.load_images(str(tmp_path / "x.npz"), suffix="_noisy")
+
+
 def test_labels_of_objects_are_named(vae, tmp_path):
     labels = np.array(["a", None] * 20, dtype=object)
     np.savez(tmp_path / "x.npz", x_train=GREY, y_train=labels)
@@ -214,6 +227,20 @@ def test_the_denoiser_trains_on_pairs(pairs, denoiser):
     trained(VAE, "--data", "pairs.npz", "--epochs", 1, "--model-dir", "vae", cwd=pairs)
 
 
+def test_a_pair_of_which_one_is_damaged_is_skipped(tmp_path):
+    for folder in ("clean", "dirty"):
+        fill(tmp_path / folder, suffix="jpg")
+    for path in (tmp_path / "clean" / "3.jpg", tmp_path / "dirty" / "5.jpg"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) - 40])  # it can be opened, but not read
+    words = ["clean", "--noisy", "dirty", "--output", "x.npz", "--skip-unreadable"]
+    text = worked("pictures_to_npz", *words, cwd=tmp_path)
+    assert "3.jpg" in text and "5.jpg" in text
+    arrays = arrays_of(tmp_path / "x.npz")
+    assert len(arrays["x_train"]) == len(arrays["x_train_noisy"]) == 28
+    np.testing.assert_array_equal(arrays["x_train"], arrays["x_train_noisy"])
+
+
 def test_two_pictures_of_one_name_have_no_partner(pairs, tmp_path):
     """Either of them could be meant."""
     for folder in ("clean", "dirty"):
@@ -229,11 +256,17 @@ def test_two_pictures_of_one_name_have_no_partner(pairs, tmp_path):
 def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
     arrays = arrays_of(pairs / "pairs.npz")
     one_less = arrays | {"x_train_noisy": arrays["x_train_noisy"][:-1]}
-    test_without_clean = arrays | {"x_test_noisy": arrays["x_train_noisy"]}
-    for wrong in (one_less, test_without_clean):
+    no_noisy_test = arrays | {"x_test": arrays["x_train"]}
+    no_clean_validation = arrays | {"x_val_noisy": arrays["x_train_noisy"]}
+    reasons = [
+        (one_less, "accepted: one of the same shape for each"),
+        (no_noisy_test, "has one of x_test and x_test_noisy; accepted: both or neither"),
+        (no_clean_validation, "has one of x_val and x_val_noisy"),
+    ]
+    for wrong, reason in reasons:
         np.savez(tmp_path / "x.npz", **wrong)
         for limit in (None, 10):
-            with pytest.raises(denoiser.InputError, match="accepted: one of the same shape for"):
+            with pytest.raises(denoiser.InputError, match=reason):
                 denoiser.load_pairs(str(tmp_path / "x.npz"), limit)
     Image.fromarray(GREY[0, 1:]).save(tmp_path / "0.png")
     words = [pairs / "clean" / "a", "--noisy", tmp_path, "--output", tmp_path / "no.npz"]
@@ -310,6 +343,11 @@ def test_folders_named_as_splits(tmp_path):
     shutil.copytree(tmp_path / "in" / "Testing", tmp_path / "alone" / "test")
     process = example("pictures_to_npz", "alone", "--output", "no.npz", cwd=tmp_path)
     refused(process, "6 in test", "some of them in train; or no such folders")
+    shutil.copytree(tmp_path / "in", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "Testing")
+    words = ["two", "--output", "no.npz", "--crop", 8]
+    process = example("pictures_to_npz", *words, cwd=tmp_path)
+    refused(process, "two has folders for train and val alone; accepted with --crop: train, val")
     fill(tmp_path / "in" / "more", 2)
     process = example("pictures_to_npz", "in", "--output", "no.npz", cwd=tmp_path)
     refused(process, "12 in train", "2 in others", "accepted: all in train, val and test, some of")
@@ -337,8 +375,40 @@ def test_floats_of_another_range(tmp_path):
     refused(process, "floats from 0 to 255; accepted: 0 to 1, or --range LOW HIGH")
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
+def test_turned_pictures_are_upright(suffix, tmp_path):
+    """By their EXIF data; Pillow turns a TIFF file itself."""
+    upright = np.full((24, 16), 200, np.uint8)
+    upright[:8] = 0
+    (tmp_path / "in").mkdir()
+    for index in range(30):
+        picture = Image.fromarray(np.rot90(upright + np.uint8(index)))
+        exif = picture.getexif()
+        exif[274] = 6  # to be turned clockwise by 90 degrees
+        picture.save(tmp_path / "in" / f"{index}.{suffix}", exif=exif)
+    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
+    images = arrays_of(tmp_path / "x.npz")["x_train"].astype(int)
+    assert images.shape == (30, 24, 16, 1)
+    found = sorted(images[:, 16:].mean(axis=(1, 2, 3)))
+    np.testing.assert_allclose(found, 200 + np.arange(30), atol=2)
+    np.testing.assert_allclose(images[:, :8].mean(axis=(1, 2, 3)).max(), 29, atol=2)
+
+
+def test_pictures_smaller_than_a_crop(tmp_path):
+    fill(tmp_path / "in", 12)
+    large = DRAW(0, 256, (10, 20, 30), dtype=np.uint8)
+    fill(tmp_path / "in" / "large", 10, array=large)
+    words = ["in", "--output", "x.npz", "--crop", 16, "--count", 20]
+    text = worked("pictures_to_npz", *words, cwd=tmp_path)
+    assert "skipped: 12 of 22 pictures are smaller than --crop 16: in/0.png" in text
+    assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 20
+    words = ["in", "--output", "no.npz", "--crop", 21]
+    process = example("pictures_to_npz", *words, cwd=tmp_path)
+    refused(process, "22 of 22 pictures are smaller than --crop 21")
+
+
 def test_tiff_files_that_pillow_reads_otherwise(tmp_path):
-    """Values that are not finite, signed bytes, and 16 bits in which 0 is white."""
+    """Not finite, signed bytes, 16 bits in which 0 is white, and more than 31 bits."""
     floats = np.float32(GREY / 255)
     floats[:, 0, 0] = np.nan
     fill(tmp_path / "nan", array=floats, suffix="tif")
@@ -352,7 +422,22 @@ def test_tiff_files_that_pillow_reads_otherwise(tmp_path):
         photometric = struct.pack("<HHI", 262, 3, 1)  # 0 is black if the value of the tag is 1
         assert content.count(photometric + b"\1") == 1
         path.write_bytes(content.replace(photometric + b"\1", photometric + b"\0"))
-    reasons = {"nan": "not finite", "signed": "signed bytes", "white": "16 bits with 0 as white"}
+    fill(tmp_path / "unsigned", array=GREY.astype(np.int32) << 24, suffix="tif")
+    for path in (tmp_path / "unsigned").iterdir():
+        content = path.read_bytes()
+        sample_format = struct.pack("<HHI", 339, 3, 1)  # signed if the value of the tag is 2
+        assert content.count(sample_format + b"\2") == 1
+        path.write_bytes(content.replace(sample_format + b"\2", sample_format + b"\1"))
+    (tmp_path / "other").mkdir()
+    for index in range(30):
+        (tmp_path / "other" / f"{index}.tif").write_bytes(b"II*\0" + bytes(50))
+    reasons = {
+        "nan": "not finite",
+        "signed": "signed bytes",
+        "white": "16 bits with 0 as white",
+        "unsigned": "unsigned values of 32 bits",
+        "other": "of a kind that is not read; TIFF files have bytes, 16 bits, or",
+    }
     for folder, reason in reasons.items():
         process = example("pictures_to_npz", folder, "--output", "x.npz", cwd=tmp_path)
         refused(process, "30 of 30 pictures cannot be read", reason)
@@ -461,7 +546,8 @@ def test_examples_run_with_own_pictures(words, colour):
     ("latent_explorer --data own.npz --model-dir own/vae", "models with 2 latent dimensions"),
     ("latent_tour --data own.npz --model-dir own/vae", "models with 2 latent dimensions"),
     ("latent_tour --from photos/0.png --model-dir own/vae", "--from and --to"),
-    ("odd_ones_out --model-dir own", "images of shape (64, 48, 3)"),
+    ("odd_ones_out --model-dir own", "denoiser/model.keras: accepted: a model of grey images"),
+    ("pretraining --model-dir own", "denoiser/encoder.keras: accepted: a model of grey images"),
     ("odd_ones_out --false-alarms 1 --model-dir own", "--false-alarms 1.0: accepted"),
 ])  # fmt: skip
 def test_examples_say_what_they_need(words, text, colour):
@@ -492,6 +578,9 @@ def test_odd_pictures_and_images_are_marked(colour, vae):
 def test_the_images_of_the_training_are_needed_for_a_threshold(colour, tmp_path):
     words = ["--pictures", colour / "photos", "--model-dir", colour / "own"]
     refused(example("odd_ones_out", *words, cwd=tmp_path), "trained on", "own.npz")
+    np.savez(tmp_path / "own.npz", x_train=GREY)
+    reason = "own.npz has images (12, 12, 1), the VAE's were (64, 48, 3); accepted: the file that"
+    refused(example("odd_ones_out", *words, cwd=tmp_path), reason)
 
 
 def test_masks_are_not_denoised_as_black_pictures(colour, tmp_path):
