@@ -210,8 +210,8 @@ def train_if_missing(path, script, options, *words):
         run_script(script, *words, "--data", data, "--model-dir", path.parent)
     elif metrics.is_file():
         run = json.loads(metrics.read_text())
-        text = f"{path.parent}: the model that is there is used"
-        print(f"{text}, which was trained on {run['data']} for {run['epochs']} epochs")
+        text = f"{path.parent}: the existing model is used"
+        print(f"{text}, trained on {run['data']} for {run['epochs']} epochs")
 
 
 # ---- Files to read -------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def open_picture(path):
     except UnidentifiedImageError:
         accepted = "TIFF files have bytes, 16 bits, or 32 bits and one channel"
         raise ValueError(f"damaged, or of a kind that is not read; {accepted}") from None
-    if picture.format == "TIFF":  # from a file by name, Pillow 13 turns some wrongly (EXIF data)
+    if picture.format == "TIFF":  # Pillow 13 scrambles turned ones that it maps from a named file
         picture.close()
         picture = Image.open(io.BytesIO(path.read_bytes()))
     kind = {"I": "integers", "F": "floats"}.get(picture.mode[0], "bytes")

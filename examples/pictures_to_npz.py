@@ -165,7 +165,7 @@ def large_enough(sizes, options):
         if len(small) == len(sizes):
             common.fail(f"{text}; accepted: a smaller number")
         print(f"skipped: {text}: {names}")
-    return {path: size for path, size in sizes.items() if path not in small}
+    return {path: size for path, size in sizes.items() if min(size[:2]) >= options.crop}
 
 
 def find_areas(sizes, options):

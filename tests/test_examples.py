@@ -511,7 +511,7 @@ def test_what_a_model_that_is_there_was_trained_on(tmp_path, capsys):
     (tmp_path / "encoder.keras").write_text("a model")
     (tmp_path / "metrics.json").write_text('{"data": "own.npz", "epochs": 3}')
     common.train_if_missing(tmp_path / "encoder.keras", "no.py", None)
-    text = f"{tmp_path}: the model that is there is used, which was trained on own.npz for 3 epochs"
+    text = f"{tmp_path}: the existing model is used, trained on own.npz for 3 epochs"
     assert capsys.readouterr().out == f"{text}\n"
 
 
