@@ -117,7 +117,8 @@ def test_splits(vae, tmp_path):
     np.savez(tmp_path / "y.npz", x_train=floats, x_test=np.asfortranarray(floats))
     train, validation, test, labels = vae.load_images(str(tmp_path / "y.npz"), 40)
     assert [len(part) for part in (train, validation, test, labels)] == [40, 5, 8, 8]
-    np.testing.assert_array_equal(test[..., 0], np.rint(floats[:8] * 255))
+    chosen = {*map(bytes, test)}
+    assert len(chosen) == 8 and chosen < everything
 
 
 def test_a_folder_of_the_other_script(tmp_path):

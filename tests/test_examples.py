@@ -67,9 +67,9 @@ def test_sizes_crops_and_grey(tmp_path):
     refused(example("pictures_to_npz", *words, cwd=tmp_path), "2 sizes", "--crop")
     worked("pictures_to_npz", *words, "--size", 9, "--grey", cwd=tmp_path)
     assert arrays_of(tmp_path / "x.npz")["x_train"].shape == (2, 9, 9, 1)
-    words = ["in", "--output", "y.npz", "--crop", 40]
+    words = ["in", "--output", "y.npz", "--crop", 11]
     process = example("pictures_to_npz", *words, cwd=tmp_path)
-    refused(process, "fewer than ten pictures, all with sides under 120 pixels; accepted: ten")
+    refused(process, "fewer than ten pictures, all with sides under 33 pixels; accepted: ten")
 
 
 def test_the_crops_of_few_pictures_share_no_pixel(tmp_path):
