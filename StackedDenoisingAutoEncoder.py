@@ -411,7 +411,7 @@ def noise_levels(options) -> list[float]:
 def load_pairs(source, limit):
     """Return the parts of load_images with the user's noisy images as further channels."""
     arrays = open_arrays(source)
-    for part in ("val", "test"):
+    for part in ("train", "val", "test"):
         if (f"x_{part}" in arrays) != (f"x_{part}_noisy" in arrays):
             names = f"x_{part} and x_{part}_noisy"
             raise InputError(f"{source} has one of {names}; accepted: both or neither")
@@ -434,7 +434,8 @@ def main(options: argparse.Namespace, callbacks=()):
 
     `options` are of `parse_options`; `callbacks`, of Keras, see the training.
     """
-    has_pairs = "x_train_noisy" in open_arrays(options.data)
+    arrays = open_arrays(options.data)
+    has_pairs = any(f"x_{part}_noisy" in arrays for part in ("train", "val", "test"))
     if has_pairs and (options.noise or options.corruption != "gaussian"):
         text = f"{options.data} has noisy images of its own"
         raise InputError(f"{text}; accepted: neither --noise nor --corruption")
@@ -621,7 +622,7 @@ def problem_of(images):
     shape, dtype = images.shape, images.dtype
     layout = "accepted: (n, height, width) or (n, height, width, 1 or 3)"
     if dtype.kind not in "buif" or images.size == 0 or len(shape) not in (2, 3, 4):
-        return f"{layout}, of numbers"
+        return f"{layout}, of real numbers"
     if len(shape) == 2:
         return f"flat images, IMAGES.reshape(-1, HEIGHT, WIDTH); {layout}"
     if len(shape) == 4 and shape[3] not in (1, 3):

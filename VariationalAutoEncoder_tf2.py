@@ -768,7 +768,7 @@ def problem_of(images):
     shape, dtype = images.shape, images.dtype
     layout = "accepted: (n, height, width) or (n, height, width, 1 or 3)"
     if dtype.kind not in "buif" or images.size == 0 or len(shape) not in (2, 3, 4):
-        return f"{layout}, of numbers"
+        return f"{layout}, of real numbers"
     if len(shape) == 2:
         return f"flat images, IMAGES.reshape(-1, HEIGHT, WIDTH); {layout}"
     if len(shape) == 4 and shape[3] not in (1, 3):

@@ -39,7 +39,8 @@ ADVICE = {  # what an array holds, and what the line says
     "to_16": (np.round(GREY / 16), "values 0 to 16, (IMAGES - LOW) / (HIGH - LOW)"),
     "minus_one": (np.float32(GREY / 127.5 - 1), "values -1 to 1, (IMAGES + 1) / 2"),
     "not_finite": (np.where(GREY > 9, GREY / 255, np.nan), "not all finite"),
-    "text": (np.full(40, "a"), "of numbers"),
+    "text": (np.full(40, "a"), "of real numbers"),
+    "complex": (GREY * 1j, "of real numbers"),
 }
 
 
@@ -268,6 +269,11 @@ def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
         for limit in (None, 10):
             with pytest.raises(denoiser.InputError, match=reason):
                 denoiser.load_pairs(str(tmp_path / "x.npz"), limit)
+    arrays["x_test_noisy"] = arrays.pop("x_train_noisy")
+    np.savez(tmp_path / "x.npz", **arrays)
+    options = denoiser.parse_options(["--data", str(tmp_path / "x.npz")])
+    with pytest.raises(denoiser.InputError, match="has one of x_train and x_train_noisy"):
+        denoiser.main(options)
     Image.fromarray(GREY[0, 1:]).save(tmp_path / "0.png")
     words = [pairs / "clean" / "a", "--noisy", tmp_path, "--output", tmp_path / "no.npz"]
     refused(example("pictures_to_npz", *words, cwd=pairs), "0.png is (12, 12)", "is (11, 12)")
