@@ -82,7 +82,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.description = description
     parser.epilog = f"examples:\n{examples}"
     parser.error = fail
-    parser.add_argument("--version", action="version", version="1.6.2")
+    parser.add_argument("--version", action="version", version="1.7.0")
     add_own_options(parser)
 
     group = parser.add_argument_group("data")

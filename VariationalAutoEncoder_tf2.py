@@ -83,7 +83,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.description = description
     parser.epilog = f"examples:\n{examples}"
     parser.error = fail
-    parser.add_argument("--version", action="version", version="1.6.2")
+    parser.add_argument("--version", action="version", version="1.7.0")
     add_own_options(parser)
 
     group = parser.add_argument_group("data")
@@ -221,10 +221,15 @@ def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Mode
     starts near the probability `pixel_mean`, the mean of the training pixels, everywhere.
     """
     # A plane has to be folded to hold all images, which takes depth. More dimensions say more
-    # of an image, and it takes channels to draw that.
-    is_plane = latent_dim == 2
-    dense_layers = 2 if is_plane else 1
-    first_filters, filters = (32, 16) if is_plane else (64, 32)
+    # of an image, and it takes channels to draw that. With many, colour images make more use
+    # of z without a dense layer behind the sine; grey digits are better with one.
+    dense_layers = 1
+    first_filters, filters = 64, 32
+    if latent_dim == 2:
+        dense_layers = 2
+        first_filters, filters = 32, 16
+    elif latent_dim >= 8 and shape[2] == 3:
+        dense_layers = 0
     upsamples = num_downsamples(shape)
     height, width = (math.ceil(side / 2**upsamples) for side in shape[:2])  # 7, 7
     x = z = keras.Input((latent_dim,), name="z")

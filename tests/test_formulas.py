@@ -444,6 +444,17 @@ def test_the_decoder_starts_with_slower_sines_with_more_dimensions(latent_dim, e
     assert np.std(frequencies) == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("channels", "latent_dim", "expected"),
+    [(1, 2, 4), (3, 2, 4), (1, 3, 3), (1, 32, 3), (3, 7, 3), (3, 8, 2), (3, 32, 2)],
+)
+def test_dense_layers_of_the_decoder(channels, latent_dim, expected, vae):
+    """They fold a plane; colour images with many dimensions are better with fewer."""
+    decoder = vae.build_decoder((28, 28, channels), latent_dim)
+    dense = [layer for layer in decoder.layers if isinstance(layer, vae.layers.Dense)]
+    assert len(dense) == expected
+
+
 @pytest.mark.parametrize("kl", [0.05, 0.15])
 def test_a_kl_term_near_zero_is_said(kl, vae, capsys):
     """After the first epoch and the last."""
