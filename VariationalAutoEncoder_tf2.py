@@ -221,8 +221,8 @@ def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Mode
     starts near the probability `pixel_mean`, the mean of the training pixels, everywhere.
     """
     # A plane has to be folded to hold all images, which takes depth. More dimensions say more
-    # of an image, and it takes channels to draw that. With many, colour images make more use
-    # of z without a dense layer behind the sine; grey digits are better with one.
+    # of an image, and it takes channels to draw that. With eight or more, colour images make
+    # more use of z without a dense layer behind the sine. Grey digits are better with one.
     dense_layers = 1
     first_filters, filters = 64, 32
     if latent_dim == 2:

@@ -2,7 +2,7 @@
 
 All train for about as long as version 1.1.0 does for 30 epochs.
 
-    python benchmarks/own_pictures.py          # or: python benchmarks/run.py own; half an hour
+    python benchmarks/own_pictures.py     # or: python benchmarks/run.py own; a quarter of an hour
 
 The drawings are those of 48 x 48 and 64 x 64 pixels of Debian's package oxygen-icon-theme, which
 apt-get downloads. Like run.py, it adds a line to results.jsonl for each result and skips those

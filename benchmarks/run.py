@@ -703,7 +703,7 @@ PARTS = {
         runs("dimensions", [VAE], *DIMENSIONS),
         "10 epochs with 10 and with 32 dimensions: 10 minutes a seed",
     ),
-    "own": (own, "colour drawings, by four VAEs: about half an hour"),
+    "own": (own, "colour drawings, by four VAEs: about a quarter of an hour"),
     "levels": (levels, "six denoisers, for levels of noise from 0.1 to 0.9: half an hour a seed"),
     "corruptions": (
         runs("corruptions", [DENOISER], *CORRUPTIONS),

@@ -271,7 +271,8 @@ def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
                 denoiser.load_pairs(str(tmp_path / "x.npz"), limit)
     arrays["x_test_noisy"] = arrays.pop("x_train_noisy")
     np.savez(tmp_path / "x.npz", **arrays)
-    options = denoiser.parse_options(["--data", str(tmp_path / "x.npz")])
+    words = ["--data", str(tmp_path / "x.npz"), "--model-dir", str(tmp_path / "out")]
+    options = denoiser.parse_options(words)
     with pytest.raises(denoiser.InputError, match="has one of x_train and x_train_noisy"):
         denoiser.main(options)
     Image.fromarray(GREY[0, 1:]).save(tmp_path / "0.png")
