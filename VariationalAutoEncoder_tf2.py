@@ -222,7 +222,7 @@ def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Mode
     """
     # A plane has to be folded to hold all images, which takes depth. More dimensions say more
     # of an image, and it takes channels to draw that. With eight or more, colour images make
-    # more use of z without a dense layer behind the sine. Grey digits are better with one.
+    # more use of z without a layer of 512 behind the sine. Grey digits are better with one.
     dense_layers = 1
     first_filters, filters = 64, 32
     if latent_dim == 2:
