@@ -6,197 +6,360 @@
 
     python StackedDenoisingAutoEncoder.py    # train on MNIST, evaluate, plot
     python StackedDenoisingAutoEncoder.py --limit 5000 --epochs 5 --model-dir try_denoiser
-    python StackedDenoisingAutoEncoder.py --data fashion_mnist --model-dir out
+    python StackedDenoisingAutoEncoder.py --data own.npz --noise 0.1 --model-dir own
 
-Three convolutions encode the noisy image. The decoder makes the clean one, p, from the code alone:
+Three convolutions encode the noisy image. The decoder makes the clean one, p, from the code:
 
     noisy = clip(clean + noise * epsilon, 0, 1)       with epsilon ~ N(0, I), or see --corruption
-    loss = mean over pixels of -clean log p - (1 - clean) log(1 - p); in colour, of (clean - p)^2
+    loss = mean over pixels of -clean log p - (1 - clean) log(1 - p); RGB images: (clean - p)^2
 
 Vincent et al. 2010, https://jmlr.org/papers/v11/vincent10a.html
+
+--data takes mnist, fashion_mnist, an .npz file with x_train and, optionally, x_val and x_test;
+or an .npy file, which is x_train. Images are (n, height, width) or (n, height, width, 1 or 3);
+uint8, bool, or float in [0, 1]; with sides of 8 to 256; at least 20 in x_train. Paired noisy
+images are x_train_noisy, x_val_noisy and x_test_noisy, of the same shapes and order. Of other
+data, examples/prepare_data.py makes such a file.
 """
 
 import argparse
 import contextlib
-import csv
 import faulthandler
+import functools
+import io
 import json
 import math
 import os
+import random
 import shutil
+import signal
 import sys
-import tempfile
 import time
 import zlib
 from pathlib import Path
 
+DESCRIPTION = "Train a denoising autoencoder on images; evaluate, save and plot it."
 MODEL_DIR = Path("models/denoiser")
+OTHER_MODEL = "decoder.keras"  # a file of the VAE's: its folder is not for this script
 EPOCHS = 8
-NOISE = 0.5  # a digit is hard to read then
 LEARNING_RATE = 3e-3  # peak
+NOISE = 0.5  # a digit is hard to read then
 BATCH_DIVISOR = 4  # a mosaic has four images, and each device gets whole mosaics
+DECIMALS = 4  # of the results as they are printed
+METRICS = [  # key, name, unit, which way is better, range to expect of a default run
+    ("psnr", "PSNR", "dB", "higher is better", "21.15 to 21.22"),
+    ("ssim", "SSIM", "", "higher is better", "0.8933 to 0.8951"),
+    ("mse", "MSE", "", "lower is better", "0.00826 to 0.00838"),
+    ("bce", "BCE", "nats", "lower is better", "0.0867 to 0.0871"),
+    ("noisy_psnr", "noisy PSNR", "dB", "before denoising", "9.372 to 9.389"),
+]
+CURVES = {  # what every epoch prints, records and plots, and the title of its plot
+    "loss": "loss: cross-entropy, or squared error of RGB images",
+    "psnr": "PSNR, dB",
+}
+
+# ---- Options -----------------------------------------------------------------
 
 
-def add_own_options(parser):
-    """Add the options that only this script has."""
-    group = parser.add_argument_group("denoiser")
-    kinds = ("gaussian", "masking", "salt-and-pepper")
-    group.add_argument("--corruption", choices=kinds, default=kinds[0], help="kind of noise")
-    level = number(float, 1e-3, 100)
-    text = f"standard deviation, or share of the pixels; {NOISE} if not given; LOW HIGH is a range"
-    group.add_argument("--noise", type=level, nargs="+", metavar="LEVEL", help=text)
-
-
-# ==== Shared by both scripts, part 1 of 2: options and imports ==============================
-
-
-class HelpFormatter(argparse.RawTextHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the lines of the examples, and adds the defaults."""
-
-
+# shared
 def fail(message):
     """End the script with one line about a user error."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    text = " ".join(str(message).split())
+    text = text.removeprefix("argument ").replace(": must", " must", 1)  # as argparse puts it
+    print("error:", text, file=sys.stderr)
     sys.exit(2)
 
 
-def number(kind, low, high):
+# shared
+def in_range(kind, low, high):
     """Return a function that reads the number of an option: int or float, low to high."""
 
     def read(text):
         with contextlib.suppress(ValueError):
             if low <= kind(text) <= high:
                 return kind(text)
-        accepted = f"{kind.__name__} from {low:,} to {high:,}"
-        raise argparse.ArgumentTypeError(f"{text}: accepted: {accepted}")
+        raise argparse.ArgumentTypeError(f"must be {low:,} to {high:,}, found {text}")
 
     return read
 
 
+def add_own_options(add):
+    """Add the options that only this script has; `add` is the parser's add_argument."""
+    kinds = ("gaussian", "masking", "salt-and-pepper")
+    text = "kind of noise: gaussian (default), masking or salt-and-pepper"
+    add("--corruption", choices=kinds, default="gaussian", metavar="KIND", help=text)
+    level = in_range(float, 1e-3, 100)
+    text = f"standard deviation, or share of the pixels (default: {NOISE}); two are a range"
+    add("--noise", type=level, nargs="+", metavar="X", help=text)
+
+
+# shared
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line; `--help` and mistakes end the script here."""
     if "__file__" not in globals():
-        fail("pasted code has no options; in a notebook, accepted: %run SCRIPT.py --limit 5000")
-    description, examples, *_ = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(formatter_class=HelpFormatter, allow_abbrev=False)
-    parser.description = description
-    parser.epilog = f"examples:\n{examples}"
+        fail("the script must be a file, found pasted code; in a notebook: %run SCRIPT.py")
+    parser = argparse.ArgumentParser(description=DESCRIPTION, allow_abbrev=False)
     parser.error = fail
-    parser.add_argument("--version", action="version", version="1.7.0")
-    add_own_options(parser)
-
-    group = parser.add_argument_group("data")
-    group.add_argument("--data", default="mnist", help="mnist, fashion_mnist or a file")
-    group.add_argument("--limit", type=number(int, 10, 10**9), help="train on LIMIT images")
-
-    group = parser.add_argument_group("training")
-    count = number(int, 1, 10**6)
-    rate = number(float, 1e-9, 10)
-    group.add_argument("--epochs", type=count, default=EPOCHS, help="passes over the images")
-    group.add_argument("--batch-size", type=count, default=64, help="images in a step")
-    group.add_argument("--learning-rate", type=rate, default=LEARNING_RATE, help="peak rate")
-    group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, help="random seed")
-    group = group.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", help="continue the run in MODEL_DIR")
-    group.add_argument("--start-from", type=Path, help="MODEL_DIR of a run to train further")
-
-    group = parser.add_argument_group("output")
-    group.add_argument("--model-dir", type=Path, default=MODEL_DIR, help="for the models")
-    text = "for the pictures; without it images, or MODEL_DIR if that is given"
-    group.add_argument("--images-dir", type=Path, help=text)
-
-    group = parser.add_argument_group("hardware")
-    group.add_argument("--bfloat16", action="store_true", help="compute in mixed precision")
+    add = parser.add_argument
+    add("--version", action="version", version="2.0.0.dev0")
+    text = "mnist, fashion_mnist, or an .npz or .npy file (default: mnist)"
+    add("--data", default="mnist", metavar="NAME", help=text)
+    text = "at most N training images, N/5 for validation and test (default: all)"
+    add("--limit", type=in_range(int, 20, 10**9), metavar="N", help=text)
+    add_own_options(add)
+    count = in_range(int, 1, 10**6)
+    text = f"passes over the training images (default: {EPOCHS})"
+    add("--epochs", type=count, default=EPOCHS, metavar="N", help=text)
+    text = "global batch size across all devices (default: 64)"
+    add("--batch-size", type=count, default=64, metavar="N", help=text)
+    rate = in_range(float, 1e-9, 10)
+    text = f"peak learning rate (default: {LEARNING_RATE})"
+    add("--learning-rate", type=rate, default=LEARNING_RATE, metavar="X", help=text)
+    seed = in_range(int, 0, 2**31 - 1)
+    add("--seed", type=seed, default=0, metavar="N", help="random seed (default: 0)")
+    add("--resume", action="store_true", help="continue the run in --model-dir, or start it")
+    text = "begin with the weights of the finished run in DIR"
+    add("--start-from", type=os.path.abspath, metavar="DIR", help=text)
+    text = f"folder for models and records (default: {MODEL_DIR})"
+    add("--model-dir", type=Path, default=MODEL_DIR, metavar="DIR", help=text)
+    text = "folder for pictures (default: images, or --model-dir if that is given)"
+    add("--images-dir", type=Path, metavar="DIR", help=text)
+    add("--bfloat16", action="store_true", help="compute in mixed precision")
+    add("--all-devices", action="store_true", help="train on all GPUs, not only the first")
     options = parser.parse_args(arguments)
-    if options.data not in ("mnist", "fashion_mnist") and not os.path.exists(options.data):
-        fail(f"--data {options.data} does not exist; accepted: mnist, fashion_mnist, FILE")
-    if options.start_from and not options.start_from.is_dir():
-        fail(f"--start-from {options.start_from}: accepted: the folder of a finished run")
-    if (set("*?[\\") - {os.sep}) & set(str(options.model_dir)):  # patterns to TensorFlow
-        fail(f"--model-dir {options.model_dir}: accepted: a name without * ? [ \\")
+    if options.data not in ("mnist", "fashion_mnist"):
+        options.data = os.path.abspath(options.data)
+        if not os.path.isfile(options.data):
+            fail(f"--data must be mnist, fashion_mnist or a file, found {options.data}")
     if options.images_dir is None:
-        by_default = options.model_dir == MODEL_DIR
-        options.images_dir = Path("images") if by_default else options.model_dir
+        is_default = options.model_dir == MODEL_DIR
+        options.images_dir = Path("images") if is_default else options.model_dir
     return options
 
 
-@contextlib.contextmanager
-def quiet_imports():
-    """Hide what native code prints at its start, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    screen = os.dup(2)
-    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # later: warnings and errors
-        faulthandler.enable(screen)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    try:
-        yield
-    except Exception as error:  # old packages fail in many ways
-        os.dup2(screen, 2)
-        fail(f"{error}; pip install -r requirements.txt")
-    finally:
-        os.dup2(screen, 2)
+# ---- Imports -----------------------------------------------------------------
+
+
+# shared
+def open_streams():
+    """Open standard streams that are closed; show each line at once, in any encoding."""
+    for name in ("stdin", "stdout", "stderr"):  # or other files would get their descriptors
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 (open to the end)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not in a notebook
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 if __name__ == "__main__":
+    open_streams()
     OPTIONS = parse_options()  # before the slow imports: --help and mistakes answer at once
+    if "ipykernel" not in sys.modules:  # a notebook's backend of matplotlib may be missing
+        os.environ.pop("MPLBACKEND", None)
 os.environ["KERAS_BACKEND"] = "tensorflow"
-with quiet_imports():
+screen = os.dup(2)
+if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
+    faulthandler.enable(screen)  # shows a crash of native code
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what it prints at its start
+try:
     import keras
-    import matplotlib
+    import matplotlib.style
     import numpy as np
     import tensorflow as tf
     from keras import layers
     from matplotlib.figure import Figure
+    from tensorflow.python.framework import config as tf_config
 
     tf.config.list_physical_devices()  # starts the drivers, which print, too
-    for package, oldest in ((tf, "2.21.0"), (keras, "3.15.0")):
-        if np.lib.NumpyVersion(found := package.__version__) < oldest:
-            raise ImportError(f"needs {package.__name__} {oldest}, found {found}")
-if (backend := keras.config.backend()) != "tensorflow":  # it was imported before
-    fail(f"Keras runs on {backend} here; accepted: tensorflow; restart Python, import this first")
+    for package, release in ((tf, "2.21"), (keras, "3.15")):  # of private methods used here
+        if not (found := package.__version__).startswith(f"{release}."):
+            raise ImportError(f"{package.__name__} must be {release}, found {found}")
+    if keras.config.backend() != "tensorflow":  # it was imported before
+        raise ImportError(f"Keras must run on tensorflow, found {keras.config.backend()}")
+except Exception as error:  # old packages fail in many ways
+    if __name__ != "__main__":
+        raise
+    os.dup2(screen, 2)
+    fail(f"{error}; pip install -r requirements.txt")
+finally:
+    os.dup2(screen, 2)
 
-# ==== End of part 1 =========================================================================
+# ---- Data --------------------------------------------------------------------
 
-
-def build_encoder(channels: int) -> keras.Model:
-    """Return a model from noisy images (n, height, width, channels) of any size to codes."""
-    image = keras.Input((None, None, channels), name="image")  # (n, 28, 28, 1)
-    # Noise is clipped to [0, 1], so a black or a white pixel may have been any value beyond.
-    black = layers.ReLU()(layers.Rescaling(-50, 1)(image))  # 1 at 0, and 0 from 0.02 on
-    white = layers.ReLU()(layers.Rescaling(50, -49)(image))  # 1 at 1, and 0 up to 0.98
-    x = layers.Concatenate()([image, black, white])  # (n, 28, 28, 3)
-    filters = num_filters(channels)
-    strided = {"strides": 2, "padding": "same", "activation": "relu"}
-    x = layers.Conv2D(filters, 5, **strided)(x)  # (n, 14, 14, 32)
-    x = layers.Conv2D(2 * filters, 3, **strided)(x)  # (n, 7, 7, 64)
-    x = layers.Conv2D(2 * filters, 3, padding="same")(x)  # (n, 7, 7, 64)
-    return keras.Model(image, x, name="encoder")
+EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
+EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
+ROUNDING = 1e-6  # floats may be this far below 0 or above 1
+IMAGES = "uint8, bool or float in [0, 1]; (n, height, width) or (n, height, width, 1 or 3)"
+DOOR = "examples/prepare_data.py of this project converts other data"
 
 
-def num_filters(channels):
-    """Return the filters of the first layer; the code has twice as many. Colour takes more."""
-    return 32 if channels == 1 else 64
+# shared
+class InputError(ValueError):
+    """A user error; its text says what must be, and what was found."""
 
 
-def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
-    """Return a model from codes (n, 7, 7, 64 or 128) to logits of pixels (n, 28, 28, channels).
+# shared
+def load_arrays(source):
+    """Return {name: array} of a data set of Keras, or of an .npz or .npy file."""
+    path = source
+    if source == "mnist":
+        path = Path(__file__).resolve().parent / "data/mnist.npz"
+    try:
+        if source in ("mnist", "fashion_mnist") and not os.path.isfile(path):
+            train, test = getattr(keras.datasets, source).load_data()
+            names = ("x_train", "y_train", "x_test", "y_test")
+            return dict(zip(names, (*train, *test), strict=True))
+        arrays = np.load(path, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            return {"x_train": arrays}
+        names = [name for name in arrays if name.startswith(("x_", "y_", "pixel_range"))]
+        return {name: arrays[name] for name in names}
+    except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
+        text = f"--data must be mnist, fashion_mnist, or a whole .npz or .npy file; {DOOR}"
+        found = f"{source}: {type(error).__name__}: {error}"
+        raise InputError(f"{text}; found {found}") from error
 
-    Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
-    farther. The decoder starts near the probability `pixel_mean`, the mean of the training pixels.
+
+# shared
+def are_images(array):
+    """Return whether an array is what the top of this file says of images."""
+    if array.dtype.kind not in "buf" or array.ndim not in (3, 4) or array.size == 0:
+        return False
+    if min(array.shape[1:3]) < 8 or max(array.shape[1:3]) > 256:
+        return False
+    if array.ndim == 4 and array.shape[3] not in (1, 3):
+        return False
+    if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:
+        return False  # (64, 64, 30) is most likely 30 images of 64 x 64
+    if array.dtype == np.uint8:
+        return array.max() > 1  # a mask of 0 and 1 would be black
+    is_unit_range = -ROUNDING <= array.min() <= array.max() <= 1 + ROUNDING  # false for NaN
+    return array.dtype == bool or (array.dtype.kind == "f" and is_unit_range)
+
+
+# shared
+def read_split(arrays, name, source):
+    """Return images, uint8, and labels of one split; those of a file in one random order."""
+    images = arrays.get(name, np.array(None))
+    if not are_images(images):
+        found = f"{images.dtype} {images.shape}" if name in arrays else [*arrays]
+        if images.dtype.kind in "buif" and images.size:
+            found += f", {images.min():.6g} to {images.max():.6g}"
+        raise InputError(f"{source}: {name} must be {IMAGES}; {DOOR}; found {found}")
+    labels = np.ravel(arrays.get(name.replace("x", "y", 1), np.zeros(len(images), np.uint8)))
+    if len(labels) != len(images):
+        text = f"{source}: {name} must have a label for each image"
+        raise InputError(f"{text}, found {len(labels)} for {len(images)}")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.dtype != np.uint8:
+        images = np.rint(images * np.float32(255)).astype(np.uint8)
+    if source not in ("mnist", "fashion_mnist"):  # a file may be sorted by class
+        for each in (images, labels):  # the seed gives both the same order
+            np.random.default_rng(0).shuffle(each)
+    return np.ascontiguousarray(images), labels
+
+
+# shared
+def split_images(arrays, source, limit=None, suffix=""):
+    """Return training, validation and test images, and the labels of the test images (n,).
+
+    Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
+    each with the suffix. Without x_test, a tenth of x_train is for the test; without x_val,
+    the last twelfth of the rest, at most 5,000, is for validation.
     """
-    filters = num_filters(channels)
-    start = mean_pixel_biases(pixel_mean)
-    last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
-    x = code = keras.Input((None, None, 2 * filters), name="code")  # (n, 7, 7, 64)
-    for dilation in (1, 3, 1):
-        block = layers.Activation("relu")(x)
-        same_size = {"padding": "same", "dilation_rate": dilation, "use_bias": False}
-        block = layers.Conv2D(2 * filters, 3, **same_size)(block)
-        x = layers.Add()([x, block])
-    x = layers.Activation("relu")(x)
-    x = layers.Conv2DTranspose(filters, 4, strides=2, padding="same", activation="relu")(x)
-    x = layers.Conv2DTranspose(channels, 4, strides=2, **last)(x)
-    return keras.Model(code, x, name="decoder_logits")
+    train, labels = read_split(arrays, f"x_train{suffix}", source)
+    if len(train) < 20:
+        raise InputError(f"{source} must have 20 or more images, found {len(train)}")
+    if f"x_test{suffix}" in arrays:
+        test, test_labels = read_split(arrays, f"x_test{suffix}", source)
+    else:
+        test, train = np.split(train, [len(train) // 10])
+        test_labels = labels[: len(test)]
+    if f"x_val{suffix}" in arrays:
+        validation, _ = read_split(arrays, f"x_val{suffix}", source)
+    else:
+        train, validation = np.split(train, [-min(5000, len(train) // 12)])
+    shapes = {images.shape[1:] for images in (train, validation, test)}
+    if len(shapes) > 1:
+        raise InputError(f"{source}: all images must have one shape, found {sorted(shapes)}")
+    fifth = None if limit is None else limit // 5
+    return train[:limit], validation[:fifth], test[:fifth], test_labels[:fifth]
+
+
+# shared
+def stateless_seed(seed, purpose, step=0):
+    """Return the seed (2,) of a stateless random draw, a function of the arguments alone."""
+    purpose = zlib.crc32(purpose.encode()) % 2**31
+    return tf.random.fold_in((seed, purpose), tf.cast(step, tf.int64))
+
+
+# shared
+def image_batches(images, order, size, seed, purpose, first_step=0, drop_remainder=False):
+    """Return a dataset of batches (images in [0, 1], seed), with another seed for every step.
+
+    `order` is a dataset of indices of the images; `first_step` numbers the first batch.
+    """
+
+    def take(indices):
+        return images[indices]  # from the array itself: a tensor would be a copy in memory
+
+    def take_images(indices):
+        taken = tf.numpy_function(take, [indices], tf.uint8, stateful=False)
+        return tf.ensure_shape(taken, (None, *images.shape[1:]))
+
+    def with_seed(step, taken):
+        return tf.cast(taken, tf.float32) / 255, stateless_seed(seed, purpose, step)
+
+    settings = tf.data.Options()
+    settings.autotune.enabled = False  # the end of the data would wait for the tuning thread
+    several = max(1, EVAL_VALUES // (size * images[0].size))  # calls of Python take time
+    taken = order.batch(several * size).map(take_images)
+    batches = taken.rebatch(size, drop_remainder=drop_remainder).enumerate(first_step)
+    return batches.map(with_seed).with_options(settings)
+
+
+# shared
+def train_batches(images, size, seed, first_epoch, epochs):
+    """Return the batches of the epochs from `first_epoch` on, each in a new random order."""
+    steps = len(images) // size
+
+    def order_of(epoch):
+        epoch_seed = stateless_seed(seed, "order", epoch)
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), epoch_seed)
+        return tf.data.Dataset.from_tensor_slices(order[: steps * size])
+
+    order = tf.data.Dataset.range(first_epoch, epochs).flat_map(order_of)
+    return image_batches(images, order, size, seed, "train", first_epoch * steps, True)
+
+
+# shared
+def eval_batches(images, seed, purpose, size=None):
+    """Return the batches of all images in their order, the same every time."""
+    size = size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
+    batches = image_batches(images, tf.data.Dataset.range(len(images)), size, seed, purpose)
+    count = math.ceil(len(images) / size)  # Keras warns if it is unknown
+    return batches.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def load_pairs(arrays, source, limit):
+    """Return training, validation and test images with the noisy ones as further channels."""
+    for split in ("train", "val", "test"):
+        if (f"x_{split}" in arrays) != (f"x_{split}_noisy" in arrays):
+            text = f"{source} must have both or neither of x_{split} and x_{split}_noisy"
+            raise InputError(f"{text}, found one")
+    *clean_splits, _ = split_images(arrays, source)  # a limit would hide differences
+    *noisy_splits, _ = split_images(arrays, source, suffix="_noisy")
+    fifth = None if limit is None else limit // 5
+    pairs = []
+    limits = (limit, fifth, fifth)
+    for clean, noisy, count in zip(clean_splits, noisy_splits, limits, strict=True):
+        if clean.shape != noisy.shape:
+            text = f"{source}: noisy images must be {clean.shape}, as the clean ones"
+            raise InputError(f"{text}, found {noisy.shape}")
+        pairs.append(np.concatenate([clean[:count], noisy[:count]], axis=-1))
+    return pairs
 
 
 def add_noise(clean, stddev, seed):
@@ -212,14 +375,14 @@ def mask_pixels(clean, share, seed):
 
 
 def add_salt_and_pepper(clean, share, seed):
-    """Return clean images with a share of the pixels set to 1 or 0, as often one as the other."""
+    """Return clean images with a share of the pixels set to 1 or 0, equally often."""
     draw = tf.random.stateless_uniform(tf.shape(clean[..., :1]), seed)
     peppered = tf.where(draw < share, 0.0, clean)
     return tf.where(draw < share / 2, 1.0, peppered)
 
 
-# Vincent et al. 2010, section 3.3, has the three; here each pixel is drawn by itself. The second
-# argument is the level: a standard deviation, or a share of the pixels.
+# Vincent et al. 2010, section 3.3, has the three; here each pixel is drawn by itself. The
+# second argument is the level: a standard deviation, or a share of the pixels.
 CORRUPTIONS = {
     "gaussian": add_noise,
     "masking": mask_pixels,
@@ -238,8 +401,8 @@ def corrupt(clean, kind, levels, seed):
     return CORRUPTIONS[kind](clean, level, noise_seed)
 
 
-def own_pair(images):
-    """Return noisy and clean images of the user's own: the channels of one array."""
+def split_pair(images):
+    """Return noisy and clean images: the channels of one array."""
     clean, noisy = tf.split(images, 2, axis=-1)
     return noisy, clean
 
@@ -266,7 +429,7 @@ def mosaics(clean, seed):
     return tf.roll(tf.concat([upper, lower], axis=1), shift, axis=(1, 2))
 
 
-def recoloured(clean, seed):
+def shuffle_channels(clean, seed):
     """Return a batch of RGB images with its channels in a random order; others as they are.
 
     A few pictures have few colours. From them alone, the model would turn colours that it has
@@ -278,23 +441,90 @@ def recoloured(clean, seed):
     return tf.gather(clean, order, axis=-1)
 
 
+def noisy_batch(images, seed, corruption, levels):
+    """Return a batch (noisy, clean) of clean images, or of pairs."""
+    if corruption == "paired":
+        return split_pair(images)
+    return corrupt(images, corruption, levels, seed), images
+
+
+def augmented_batch(images, seed, corruption, levels):
+    """Return a noisy_batch for training, with mosaics and random channel permutations."""
+    mosaic_seed, channel_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+    images = shuffle_channels(mosaics(images, mosaic_seed), channel_seed)
+    return noisy_batch(images, noise_seed, corruption, levels)
+
+
+# ---- Encoder and decoder -----------------------------------------------------
+
+
+def num_filters(channels):
+    """Return the filters of the first layer; the code has twice as many. RGB takes more."""
+    return 32 if channels == 1 else 64
+
+
+def build_encoder(channels: int) -> keras.Model:
+    """Return a model from noisy images (n, height, width, channels) of any size to codes."""
+    image = keras.Input((None, None, channels), name="image")  # (n, 28, 28, 1)
+    # Noise is clipped to [0, 1], so a black or a white pixel may have been any value beyond.
+    black = layers.ReLU()(layers.Rescaling(-50, 1)(image))  # 1 at 0, and 0 from 0.02 on
+    white = layers.ReLU()(layers.Rescaling(50, -49)(image))  # 1 at 1, and 0 up to 0.98
+    x = layers.Concatenate()([image, black, white])  # (n, 28, 28, 3)
+    filters = num_filters(channels)
+    strided = {"strides": 2, "padding": "same", "activation": "relu"}
+    x = layers.Conv2D(filters, 5, **strided)(x)  # (n, 14, 14, 32)
+    x = layers.Conv2D(2 * filters, 3, **strided)(x)  # (n, 7, 7, 64)
+    x = layers.Conv2D(2 * filters, 3, padding="same")(x)  # (n, 7, 7, 64)
+    return keras.Model(image, x, name="encoder")
+
+
+# shared
+def mean_pixel_biases(pixel_mean):
+    """Return an initializer of biases: a sigmoid then starts near the mean of the pixels."""
+    mean = min(max(pixel_mean, 0.01), 0.99)
+    return keras.initializers.Constant(math.log(mean / (1 - mean)))
+
+
+def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
+    """Return a model from codes (n, 7, 7, 64 or 128) to logits of pixels (n, 28, 28, channels).
+
+    Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
+    farther. Everywhere, it starts near `pixel_mean`, the mean of the training pixels.
+    """
+    filters = num_filters(channels)
+    x = code = keras.Input((None, None, 2 * filters), name="code")  # (n, 7, 7, 64)
+    for dilation in (1, 3, 1):
+        block = layers.Activation("relu")(x)
+        same_size = {"padding": "same", "dilation_rate": dilation, "use_bias": False}
+        block = layers.Conv2D(2 * filters, 3, **same_size)(block)
+        x = layers.Add()([x, block])
+    x = layers.Activation("relu")(x)
+    x = layers.Conv2DTranspose(filters, 4, strides=2, padding="same", activation="relu")(x)
+    start = mean_pixel_biases(pixel_mean)
+    last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
+    x = layers.Conv2DTranspose(channels, 4, strides=2, **last)(x)
+    return keras.Model(code, x, name="decoder_logits")
+
+
+# ---- Loss and training step --------------------------------------------------
+
+MAX_PSNR = 100  # dB, in place of infinity for equal images
+
+
 def squared_error(clean, logits):
     """Return the squared error (n, height, width), a mean over the channels."""
     return tf.reduce_mean((clean - tf.sigmoid(logits)) ** 2, axis=-1)
 
 
 def loss_of(channels):
-    """Return the loss of logits: cross-entropy of grey images, squared error of colour images.
+    """Return the loss of logits: cross-entropy of grayscale, squared error of RGB images.
 
-    Cross-entropy counts errors in dark and in bright pixels most. That gives digits a better SSIM,
-    but photographs, with all the values between, a worse PSNR.
+    Cross-entropy counts errors in dark and in bright pixels most. That gives digits a better
+    SSIM, but photographs, with all the values between, a worse PSNR.
     """
     if channels == 1:
         return keras.losses.BinaryCrossentropy(from_logits=True)
     return squared_error
-
-
-MAX_PSNR = 100  # dB, in place of infinity for equal images
 
 
 def psnr(clean, logits):
@@ -303,464 +533,17 @@ def psnr(clean, logits):
     return -10 * keras.ops.log10(tf.maximum(mse, 10 ** (-MAX_PSNR / 10)))
 
 
-# ---- Evaluation and plots
+# ---- Optimizer ---------------------------------------------------------------
 
-DECIMALS = 4  # of the results as they are printed
-METRICS = [  # key, name, unit, which way is better, range to expect of a default run
-    ("psnr", "PSNR", "dB", "higher is better", "21.15 to 21.22"),
-    ("ssim", "SSIM", "", "higher is better", "0.8933 to 0.8951"),
-    ("mse", "MSE", "", "lower is better", "0.00826 to 0.00838"),
-    ("bce", "BCE", "nats per pixel", "lower is better", "0.0867 to 0.0871"),
-    ("noisy_psnr", "noisy PSNR", "dB", "before denoising", "9.372 to 9.389"),
-]
-CURVES = {  # what every epoch prints, records and plots, and the title of its plot
-    "loss": "loss: cross-entropy, or squared error of colour",
-    "psnr": "PSNR, dB",
-}
+WEIGHT_DECAY = 0.004  # times the learning rate: Keras's default for Muon
 
 
-def image_metrics(clean, images):
-    """Return PSNR (dB), SSIM, MSE and BCE (nats per pixel) of each image against the clean one.
-
-    SSIM has a Gaussian window of at most 11 pixels: Wang et al., Image Quality Assessment, 2004.
-    """
-    window = min(11, *clean.shape[1:3])
-    return {
-        "psnr": tf.minimum(tf.image.psnr(clean, images, max_val=1), MAX_PSNR),
-        "ssim": tf.image.ssim(clean, images, max_val=1, filter_size=window),
-        "mse": tf.reduce_mean((clean - images) ** 2, axis=(1, 2, 3)),
-        "bce": tf.reduce_mean(keras.ops.binary_crossentropy(clean, images), axis=(1, 2, 3)),
-    }
-
-
-def evaluate(model: keras.Model, test_dataset: tf.data.Dataset) -> dict:
-    """Return mean metrics of denoised and, as noisy_*, noisy images, of batches (noisy, clean)."""
-    metrics_of = tf.function(image_metrics, autograph=False)
-    found = {}
-    for noisy, clean in test_dataset:
-        for name, values in metrics_of(clean, model(noisy)).items():
-            found.setdefault(name, []).extend(values.numpy())
-        for name, values in metrics_of(clean, noisy).items():
-            found.setdefault(f"noisy_{name}", []).extend(values.numpy())
-    return {name: float(np.mean(values, dtype=float)) for name, values in found.items()}
-
-
-def plot_all(folder, model, test_dataset, history):
-    """Plot the three pictures, from the first test images and the history of the training."""
-    noisy, clean = next(test_dataset.as_numpy_iterator())
-    noisy, clean = noisy[:10], clean[:10]
-    denoised = model(noisy).numpy()
-    names = ["clean", "noisy"]
-    plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], names)
-    colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-1, 1), "RdBu_r")
-    residual = colours.cmap(colours.norm(np.mean(denoised - clean, axis=-1)))[..., :3]
-    rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, clean)]
-    plot_image_rows(
-        folder / "denoised_digits.png",
-        "Test images; residual = denoised - clean (red: too bright, blue: too dark)",
-        [*rows, residual],
-        ["noisy", "denoised", "clean", "residual"],
-        colours,
-    )
-    plot_history(folder / "denoiser_loss.png", history)
-
-
-# ---- Main
-
-OTHER_MODEL = "decoder.keras"  # a file of the VAE's: its folder is not for this script
-WEIGHT_DECAY = 0.004  # times the learning rate: Keras's default for Muon, no gain, no harm
-
-
-def learning_rate(image_count, options):
-    """Return a schedule: the rate falls linearly to 0, as Muon needs no warm-up here."""
-    steps = options.epochs * (image_count // options.batch_size)
-    return keras.optimizers.schedules.PolynomialDecay(
-        options.learning_rate, steps, end_learning_rate=0.0
-    )
-
-
-def build_denoiser(clean: np.ndarray, options):
-    """Return the encoder, the decoder of logits, and the compiled model of both.
-
-    `clean` are uint8 training images (n, height, width, channels).
-    """
-    channels = clean.shape[3]
-    encoder = build_encoder(channels)
-    decoder_logits = build_decoder(channels, float(clean.mean() / 255))
-    logits = decoder_logits(encoder.output)
-    denoiser = keras.Model(encoder.input, logits, name="denoiser_logits")
-    denoiser.compile(
-        optimizer=ConvMuon(learning_rate(len(clean), options), weight_decay=WEIGHT_DECAY),
-        loss=loss_of(channels),
-        metrics=[keras.metrics.MeanMetricWrapper(psnr, name="psnr")],
-    )
-    return encoder, decoder_logits, denoiser
-
-
-def noise_levels(options) -> list[float]:
-    """Return the level of the noise, or two for a range, as a list."""
-    levels = options.noise or [NOISE]
-    greatest = math.inf if options.corruption == "gaussian" else 1
-    if len(levels) > 2 or levels != sorted(levels) or levels[-1] > greatest:
-        text = f"--corruption {options.corruption} --noise {' '.join(map(str, levels))}"
-        accepted = "a level, or the least and the greatest; a share of the pixels is at most 1"
-        raise InputError(f"{text}; accepted: {accepted}")
-    return levels
-
-
-def load_pairs(source, limit):
-    """Return the parts of load_images with the user's noisy images as further channels."""
-    arrays = open_arrays(source)
-    for part in ("train", "val", "test"):
-        if (f"x_{part}" in arrays) != (f"x_{part}_noisy" in arrays):
-            names = f"x_{part} and x_{part}_noisy"
-            raise InputError(f"{source} has one of {names}; accepted: both or neither")
-    *clean_parts, _ = load_images(source)  # all of them: a limit would hide differences
-    *noisy_parts, _ = load_images(source, suffix="_noisy")
-    fifth = None if limit is None else limit // 5
-    limits = (limit, fifth, fifth)
-    pairs = []
-    for clean, noisy, count in zip(clean_parts, noisy_parts, limits, strict=True):
-        if clean.shape != noisy.shape:
-            text = f"clean images {clean.shape}, noisy ones {noisy.shape}"
-            accepted = "accepted: one of the same shape for each image"
-            raise InputError(f"{source}: {text}; {accepted}")
-        pairs.append(np.concatenate([clean[:count], noisy[:count]], axis=-1))
-    return pairs
-
-
-def main(options: argparse.Namespace, callbacks=()):
-    """Load the images; build, fit and evaluate the denoiser; save the models; plot.
-
-    `options` are of `parse_options`; `callbacks`, of Keras, see the training.
-    """
-    arrays = open_arrays(options.data)
-    has_pairs = any(f"x_{part}_noisy" in arrays for part in ("train", "val", "test"))
-    if has_pairs and (options.noise or options.corruption != "gaussian"):
-        text = f"{options.data} has noisy images of its own"
-        raise InputError(f"{text}; accepted: neither --noise nor --corruption")
-    levels = noise_levels(options)
-    if has_pairs:
-        print(f"{options.data} has noisy images of its own: no noise is added")
-        train, validation, test = load_pairs(options.data, options.limit)
-    else:
-        train, validation, test, _ = load_images(options.data, options.limit)
-    height, width, channels = train.shape[1:]
-    channels = channels // 2 if has_pairs else channels
-    clean = train[..., :channels]  # after them come the noisy images of pairs
-    with set_up(options, len(train)).scope():
-        encoder, decoder_logits, denoiser = build_denoiser(clean, options)
-    if options.start_from:
-        load_weights(options.start_from, {"model": denoiser})
-
-    def cropped(images):
-        return images[:, : height // 4 * 4, : width // 4 * 4]  # what the model takes
-
-    def noisy_and_clean(images, seed):
-        if has_pairs:
-            return own_pair(images)
-        return corrupt(images, options.corruption, levels, seed), images
-
-    def evaluation_batch(images, seed):
-        return noisy_and_clean(cropped(images), seed)
-
-    def training_batch(images, seed):
-        mosaic_seed, colour_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
-        images = recoloured(mosaics(cropped(images), mosaic_seed), colour_seed)
-        return noisy_and_clean(images, noise_seed)
-
-    log, checkpoints = fit(
-        denoiser,
-        [encoder, decoder_logits],
-        (train, validation, test),
-        training_batch,
-        eval_dataset(validation, evaluation_batch, options.seed, "validation"),
-        options,
-        callbacks,
-    )
-    if not log.is_chief:
-        return
-    probabilities = layers.Activation("sigmoid", dtype="float32")(denoiser.output)
-    model = keras.Model(denoiser.input, probabilities, name="model")
-    test_dataset = eval_dataset(test, evaluation_batch, options.seed, "test")
-    results = evaluate(model, test_dataset)
-    print_results(options, results, log)
-    save_results(options, results, log, model.count_params())
-    save(options.model_dir / "model.keras", model.save)
-    save(options.model_dir / "encoder.keras", encoder.save)
-    plot_all(options.images_dir, model, test_dataset, log.history)
-    checkpoints.keep(0)
-    print(f"See {options.images_dir}/denoised_digits.png first. To denoise your own pictures:")
-    print("python examples/denoise_pictures.py PATH --output DIR", end=" ")
-    print(f"--model-dir {options.model_dir}")
-
-
-# ==== Shared by both scripts, part 2 of 2: data, training, checkpoints, files, plots ========
-
-FEW_STEPS = 3000  # a run with fewer gets a line of advice
-DIGITS_STEPS = 55000 // 64  # of an epoch of MNIST
-ROUNDING = 1e-6  # floats may be so far below 0 or above 1
-DARK = 64  # of 255: images that have no greater value may be meant otherwise
-EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
-EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
-NO_MEMORY = "not enough memory; accepted: fewer images"
-
-
-class InputError(ValueError):
-    """A user error; its text names the value and what is accepted."""
-
-
-def load_images(source: str, limit: int | None = None, suffix: str = ""):
-    """Return training, validation and test images, and the labels of the test images (n,).
-
-    Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
-    each with the suffix. Those of a file come in a random order. Without x_test, a tenth of
-    x_train is for the test; without x_val, the last twelfth of the rest, at most 5,000, is
-    for validation. `limit` is of training images; for validation and test it is a fifth.
-    """
-    arrays = open_arrays(source)
-    if f"x_train{suffix}" not in arrays:
-        names = ", ".join(arrays) or "none"
-        raise InputError(f"{source} has the arrays {names}; accepted: x_train{suffix}")
-    train, labels = read_part(arrays, f"x_train{suffix}", source)
-    if len(train) < 20:
-        raise InputError(f"{source}: {len(train)} images; accepted: 20 or more")
-    shape = train.shape[1:]
-    if shape[2] == 3 and all(map(is_grey, train)):
-        print(f"{source}: x_train{suffix} is grey; IMAGES[..., :1] would train faster")
-    if f"x_test{suffix}" in arrays:
-        test, test_labels = read_part(arrays, f"x_test{suffix}", source, shape)
-    else:
-        test, train = np.split(train, [len(train) // 10])
-        test_labels = labels[: len(test)]
-    if f"x_val{suffix}" in arrays:
-        validation, _ = read_part(arrays, f"x_val{suffix}", source, shape)
-    else:
-        train, validation = np.split(train, [-min(5000, len(train) // 12)])
-    fifth = None if limit is None else limit // 5
-    return train[:limit], validation[:fifth], test[:fifth], test_labels[:fifth]
-
-
-def open_arrays(source):
-    """Return a mapping of names to arrays: of Keras, or of an .npz or .npy file."""
-    bundled = Path(__file__).resolve().parent / "data/mnist.npz"
-    path = bundled if source == "mnist" else Path(source)
-    try:
-        if source in ("mnist", "fashion_mnist") and not path.is_file():
-            train, test = getattr(keras.datasets, source).load_data()
-            names = ("x_train", "y_train", "x_test", "y_test")
-            return dict(zip(names, (*train, *test), strict=True))
-        with path.open("rb") as file:  # NumPy would take other files for pickles, and say so
-            if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
-                raise ValueError("a file of another kind")
-        arrays = np.load(path, allow_pickle=False)
-    except MemoryError as error:
-        raise InputError(f"--data {source}: {NO_MEMORY}; {error}") from error
-    except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
-        accepted = "accepted: mnist, fashion_mnist, an .npz or .npy file"
-        advice = "examples/pictures_to_npz.py makes one of folders and other files, or says how"
-        raise InputError(f"--data {source}: {accepted}; {error}; {advice}") from error
-    if isinstance(arrays, np.ndarray):
-        return {"x_train": arrays}
-    if len(arrays) == 1 and not {"x_train", "x_val", "x_test"}.intersection(arrays):
-        return {"x_train": read_array(arrays, *arrays, source)}
-    return arrays
-
-
-def read_array(arrays, name, source):
-    """Return one array of a file, which may be damaged."""
-    try:
-        return np.asarray(arrays[name])
-    except MemoryError as error:
-        raise InputError(f"{source}: {name}: {NO_MEMORY}; {error}") from error
-    except Exception as error:  # zipfile, zlib and NumPy raise many types of errors
-        text = f"{source}: {name} cannot be read; accepted: an array of numbers or text"
-        raise InputError(f"{text}, never of Python objects (pickle); {error}") from error
-
-
-def read_part(arrays, name, source, shape=None):
-    """Return the images and labels of one part, those of a file in one random order."""
-    images, labels = check_images(arrays, name, source, shape)
-    if source not in ("mnist", "fashion_mnist"):  # own files may be sorted by class
-        for each in (images, labels):  # the seed gives both the same order
-            np.random.default_rng(0).shuffle(each)
-    return images, labels
-
-
-def check_images(arrays, name, source, shape=None):
-    """Return the images of an array, uint8 (n, *shape), and their labels (n,)."""
-    images = read_array(arrays, name, source)
-    found = f"{source}: {name} is {images.dtype} {images.shape}"
-    if problem := problem_of(images):
-        if name.endswith("_noisy"):
-            problem += "; noisy images: LOW and HIGH of the clean ones, clipped to 0 and 1"
-        raise InputError(f"{found}: {problem}")
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if shape and images.shape[1:] != shape:
-        raise InputError(f"{found}; accepted: images of shape {shape}")
-    label_name = name.replace("x", "y", 1)
-    labels = np.zeros(len(images), np.uint8)
-    if label_name in arrays:
-        labels = np.ravel(read_array(arrays, label_name, source))
-    if len(labels) != len(images):
-        text = f"{label_name} has {len(labels)} labels"
-        raise InputError(f"{found}, {text}; accepted: one for each image")
-    images = to_bytes(images)
-    if images.max() < DARK:
-        print(f"{found}: dark images, of at most {images.max()} if white is 255")
-    return images, labels
-
-
-def is_grey(image):
-    """Return whether the channels of an image (height, width, channels) are all the same."""
-    return (image == image[..., :1]).all()
-
-
-def problem_of(images):
-    """Return why an array is not one of images, and what to do; or an empty text."""
-    shape, dtype = images.shape, images.dtype
-    layout = "accepted: (n, height, width) or (n, height, width, 1 or 3)"
-    if dtype.kind not in "buif" or images.size == 0 or len(shape) not in (2, 3, 4):
-        return f"{layout}, of real numbers"
-    if len(shape) == 2:
-        return f"flat images, IMAGES.reshape(-1, HEIGHT, WIDTH); {layout}"
-    if len(shape) == 4 and shape[3] not in (1, 3):
-        if shape[1] in (1, 3):
-            return f"channels first, IMAGES.transpose(0, 2, 3, 1); {layout}"
-        if shape[3] in (2, 4):
-            return f"alpha, which IMAGES[..., :{shape[3] - 1}] leaves out; {layout}"
-        return layout
-    if min(shape[1:3]) < 8 or max(shape[1:3]) > 256:
-        return "accepted: sides of 8 to 256; IMAGES[:, :256, :256] crops, [:, ::2, ::2] halves"
-    low, high = images.min(), images.max()
-    accepted = "accepted: uint8 0 to 255, floats 0 to 1, bool"
-    found = f"values {low:.6g} to {high:.6g}"
-    if dtype == np.uint8 and high == 1:
-        return f"{found}, IMAGES.astype(bool) or IMAGES * 255; {accepted}"
-    if dtype in (np.bool_, np.uint8):
-        return ""
-    if dtype.kind == "f" and -ROUNDING <= low <= high <= 1 + ROUNDING:
-        return ""
-    if not np.isfinite([low, high]).all():
-        return f"{found}, not all finite; {accepted}"
-    if low >= 0 and DARK <= high <= 255:
-        advice = "IMAGES / 255" if dtype.kind == "f" else "IMAGES.astype('uint8')"
-        return f"{found}, {advice} if white is 255; {accepted}"
-    if dtype.kind == "f" and -1 <= low < -0.5 and high <= 1:
-        return f"{found}, (IMAGES + 1) / 2; {accepted}"
-    return f"{found}, (IMAGES - LOW) / (HIGH - LOW); {accepted}"
-
-
-def to_bytes(images):
-    """Return images as uint8; floats and bools from 0 to 1 become 0 to 255."""
-    if images.dtype == np.uint8:
-        return np.ascontiguousarray(images)
-    result = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), 100):  # so many at a time, to save memory
-        part = slice(start, start + 100)
-        result[part] = np.rint(images[part] * 255.0)
-    return result
-
-
-def stateless_seed(seed, purpose, step=0):
-    """Return the seed (2,) of a stateless random draw, a function of the arguments alone."""
-    purpose = zlib.crc32(purpose.encode()) % 2**31
-    return tf.random.fold_in((seed, purpose), tf.cast(step, tf.int64))
-
-
-def image_batches(images, indices, size, prepare, seed, purpose, first_step, drop_remainder):
-    """Return batches of `prepare(images in [0, 1], seed)`, with another seed for every step.
-
-    `indices`, a dataset, has the order of the images; `first_step` numbers the first batch.
-    """
-
-    def take(chosen):
-        return images[chosen]  # from the array itself: a tensor would be a copy in memory
-
-    def take_images(chosen):
-        taken = tf.numpy_function(take, [chosen], tf.uint8, stateful=False)
-        return tf.ensure_shape(taken, (None, *images.shape[1:]))
-
-    def one_batch(step, taken):
-        batch = tf.cast(taken, tf.float32) / 255
-        return prepare(batch, stateless_seed(seed, purpose, step))
-
-    settings = tf.data.Options()
-    settings.autotune.enabled = False  # the end of the data would wait for the tuning thread
-    several = max(1, EVAL_VALUES // (size * images[0].size))  # calls of Python take time
-    taken = indices.batch(several * size).map(take_images)
-    batches = taken.rebatch(size, drop_remainder=drop_remainder).enumerate(first_step)
-    return batches.map(one_batch).prefetch(4).with_options(settings)
-
-
-def eval_dataset(images, prepare, seed, purpose, batch_size=None) -> tf.data.Dataset:
-    """Return the batches of all images in their order, the same every time."""
-    size = batch_size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
-    indices = tf.data.Dataset.range(len(images))
-    batches = image_batches(images, indices, size, prepare, seed, purpose, 0, False)
-    count = math.ceil(len(images) / size)  # Keras warns if it is unknown
-    return batches.apply(tf.data.experimental.assert_cardinality(count))
-
-
-def train_dataset(images, prepare, options, first_epoch=0) -> tf.data.Dataset:
-    """Return the batches of the epochs from `first_epoch` on, each in a new random order."""
-    size, seed = options.batch_size, options.seed
-    steps = len(images) // size
-
-    def order_of(epoch):
-        epoch_seed = stateless_seed(seed, "order", epoch)
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), epoch_seed)
-        return tf.data.Dataset.from_tensor_slices(order[: steps * size])
-
-    indices = tf.data.Dataset.range(first_epoch, options.epochs).flat_map(order_of)
-    first_step = first_epoch * steps
-    return image_batches(images, indices, size, prepare, seed, "train", first_step, True)
-
-
-def set_up(options, image_count: int) -> tf.distribute.Strategy:
-    """Set seeds, precision and the batch size, at most all images; return the strategy."""
-    keras.utils.clear_session()  # numbers layers from 1 again, so that any run can be resumed
-    keras.utils.set_random_seed(options.seed)
-    tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy("mixed_bfloat16" if options.bfloat16 else "float32")
-    options.batch_size = min(options.batch_size, image_count)
-    strategy = choose_strategy()
-    devices = strategy.num_replicas_in_sync
-    unit = devices * BATCH_DIVISOR
-    if devices > 1 and options.batch_size % unit:
-        accepted = f"multiples of {unit}, with {devices} devices"
-        raise InputError(f"--batch-size {options.batch_size}: accepted: {accepted}")
-    return strategy
-
-
-def choose_strategy():
-    """Return the strategy for the workers of TF_CONFIG, else for all GPUs or the CPU."""
-    if "TF_CONFIG" in os.environ:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    gpus = tf.config.list_logical_devices("GPU")
-    devices = gpus or tf.config.list_logical_devices("CPU")
-    print("training on", ", ".join(device.name.split(":", 1)[1] for device in devices))
-    driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi")
-    if driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
-        print("TensorFlow does not find the GPU of the NVIDIA driver that is installed here:")
-        print('pip install "tensorflow[and-cuda]==2.21.*"')
-    if len(devices) == 1:
-        return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy()
-
-
-def mean_pixel_biases(pixel_mean):
-    """Return an initializer of biases: a sigmoid then starts near the mean of the pixels."""
-    mean = min(max(pixel_mean, 0.01), 0.99)
-    return keras.initializers.Constant(math.log(mean / (1 - mean)))
-
-
+# shared
 class ConvMuon(keras.optimizers.Muon):
     """Keras's Muon for the kernels of convolutions; AdamW trains all other variables.
 
-    `exclude_layers` has parts of the names of layers that AdamW trains, too. A kernel becomes
-    a matrix whose columns are its last axis. The update of a matrix is nearly orthogonal:
+    `exclude_layers` has parts of the names of further layers for AdamW. A kernel becomes a
+    matrix whose columns are its last axis. The update of a matrix is nearly orthogonal:
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled as in Liu et al.
     2025, https://arxiv.org/abs/2502.16982, eq. 4.
     """
@@ -779,22 +562,150 @@ class ConvMuon(keras.optimizers.Muon):
         return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
 
-def load_weights(folder: Path, models: dict[str, keras.Model]):
-    """Give models the weights of a finished run, from the files {name}.keras in a folder."""
+def learning_rate(peak, steps):
+    """Return a schedule: the rate falls linearly to 0, as Muon needs no warm-up here."""
+    return keras.optimizers.schedules.PolynomialDecay(peak, steps, end_learning_rate=0.0)
+
+
+def build_denoiser(clean, rate):
+    """Return the encoder, and the compiled model of encoder and decoder, which gives logits.
+
+    `clean` are uint8 training images; `rate` is a schedule of the learning rate.
+    """
+    channels = clean.shape[3]
+    encoder = build_encoder(channels)
+    decoder_logits = build_decoder(channels, float(clean.mean() / 255))
+    logits = decoder_logits(encoder.output)
+    denoiser = keras.Model(encoder.input, logits, name="denoiser_logits")
+    denoiser.compile(
+        optimizer=ConvMuon(rate, weight_decay=WEIGHT_DECAY),
+        loss=loss_of(channels),
+        metrics=[keras.metrics.MeanMetricWrapper(psnr, name="psnr")],
+    )
+    return encoder, denoiser
+
+
+# ---- Training and resuming ---------------------------------------------------
+
+FREE = ("data", "model_dir", "images_dir", "all_devices", "resume", "importance_samples")
+# Options that may differ when a run is resumed; the CRC-32 of the images stands for the data.
+
+
+# shared
+@contextlib.contextmanager
+def global_settings(seed, bfloat16):
+    """Set what Keras and TensorFlow keep globally, and set it back after the run."""
+    policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
+    was_deterministic, state = tf_config.is_op_determinism_enabled(), random.getstate()
+    keras.config.set_dtype_policy("mixed_bfloat16" if bfloat16 else "float32")
+    keras.config.set_image_data_format("channels_last")
+    tf.config.experimental.enable_op_determinism()
+    random.seed(seed)  # Keras draws the seeds of initial weights from here
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.config.set_image_data_format(data_format)
+        random.setstate(state)
+        if not was_deterministic:
+            tf_config.disable_op_determinism()
+
+
+# shared
+def choose_strategy(all_devices, batch_size):
+    """Return the strategy for the workers of TF_CONFIG, one GPU, all GPUs, or the CPU."""
+    strategy = tf.distribute.get_strategy()
+    if "TF_CONFIG" in os.environ:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        gpus = tf.config.list_logical_devices("GPU")
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        devices = devices if all_devices else devices[:1]
+        print("training on", ", ".join(device.name.split(":", 1)[1] for device in devices))
+        driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi")
+        if driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+            print("TensorFlow does not find the GPU of the NVIDIA driver that is here:")
+            print('pip install "tensorflow[and-cuda]==2.21.*"')
+        if len(devices) > 1:
+            strategy = tf.distribute.MirroredStrategy()
+    count = strategy.num_replicas_in_sync
+    if count > 1 and batch_size % (count * BATCH_DIVISOR):
+        must = f"a multiple of {count * BATCH_DIVISOR} with {count} devices"
+        raise InputError(f"--batch-size must be {must}, found {batch_size}")
+    return strategy
+
+
+# shared
+def run_settings(options, train, validation):
+    """Return {name: text} of what must be the same when a run is resumed."""
+    settings = {name: str(value) for name, value in vars(options).items() if name not in FREE}
+    settings["training images (CRC-32)"] = str(zlib.crc32(train))
+    settings["validation images (CRC-32)"] = str(zlib.crc32(validation))
+    settings["script (CRC-32)"] = str(zlib.crc32(Path(__file__).read_bytes()))
+    return settings | {"keras": keras.__version__, "tensorflow": tf.__version__}
+
+
+# shared
+def need_same_settings(then, now):
+    """Raise an InputError if the settings of a run differ from those of this command."""
+    for name in now | then:
+        was, found = then.get(name), now.get(name)
+        if was != found:
+            raise InputError(f"--resume: {name} must be {was}, as before, found {found}")
+
+
+# shared
+def is_finished(model_dir, settings):
+    """Return whether a run of these settings has ended and left its results there."""
+    metrics = model_dir / "metrics.json"
+    if [*model_dir.glob("checkpoints/epoch-*.npz")] or not metrics.exists():
+        return False
+    need_same_settings(json.loads(metrics.read_text()).get("settings", {}), settings)
+    return True
+
+
+# shared
+def announce(options, shape, counts, parameters):
+    """Make the folders of a run, and print what it trains on and where its files go."""
+    if (options.model_dir / OTHER_MODEL).exists():
+        text = "--model-dir must be another folder for each script"
+        raise InputError(f"{text}, found {OTHER_MODEL} of the other one in {options.model_dir}")
+    for folder in (options.model_dir / "checkpoints", options.images_dir):
+        folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an epoch
+    train, validation, test = counts
+    print(f"images {shape}: {train:,} to train, {validation:,} to validate, {test:,} to test")
+    print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
+    print(f"{parameters:,} parameters")
+
+
+# shared
+def load_weights(folder, models):
+    """Give {name: model} the weights of a finished run, from the files {name}.keras."""
     for name, model in models.items():
         try:
-            finished = keras.models.load_model(folder / f"{name}.keras", compile=False)
+            finished = keras.models.load_model(f"{folder}/{name}.keras", compile=False)
             model.set_weights(finished.get_weights())
-        except (OSError, ValueError) as error:
-            text = f"--start-from {folder}: accepted: a run with images of the same shape and"
-            raise InputError(f"{text} the same model; {name}.keras: {error}") from error
+        except Exception as error:  # zipfile, h5py and Keras raise many types of errors
+            text = f"--start-from {folder} must have a {name}.keras of the same shapes"
+            raise InputError(f"{text}, found: {str(error)[:300]}") from error
 
 
+# shared
+def replace(path, write):
+    """Let `write` write a file beside `path`, then move it there, so that it is whole."""
+    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+# shared
 def work_around_keras_20585(model):
     """Let `fit` of Keras 3.15 run on several devices: keras-team/keras issue 20585.
 
-    It builds a model from a batch reduced over the devices, which fails for images alone, and
-    it takes the first element of each result.
+    It takes the first element of each result, and builds a model of images alone wrongly.
     """
     get_metrics_result = model.get_metrics_result
 
@@ -811,70 +722,91 @@ def work_around_keras_20585(model):
     model._maybe_symbolic_build = build_nothing
 
 
-def fit(model, networks, parts, prepare, validation_dataset, options, callbacks=()):
-    """Train a compiled model made of `networks`; return its TrainingLog and its Checkpoints.
+# shared
+class TrainingRun(keras.callbacks.Callback):
+    """Trains a model, prints and keeps what each epoch gives, and can continue after a stop.
 
-    `parts` are the training, validation and test images; for `prepare`, see `image_batches`.
+    After every epoch it writes a checkpoint, an .npz file: weights, variables of the
+    optimizer, and a record in JSON. The CRC-32 of the zip format tells if it is damaged. The
+    newest two are kept, and the one of the lowest validation loss.
     """
-    strategy = model.distribute_strategy
-    with strategy.scope():
-        model.optimizer.build(model.trainable_variables)
-        if tf.distribute.has_strategy():
-            work_around_keras_20585(model)
-    train, validation, test = parts
-    if (options.model_dir / OTHER_MODEL).exists():
-        text = f"--model-dir {options.model_dir} has {OTHER_MODEL}, of the other script"
-        raise InputError(f"{text}; accepted: a folder of its own for each")
-    folder = options.model_dir / "checkpoints"
-    log = TrainingLog(folder, is_chief=strategy.extended.should_checkpoint)
-    settings = run_settings(model, networks, train, options)
-    checkpoints = Checkpoints(folder, model, log, settings)
-    first_epoch = checkpoints.restore(options.resume)
-    if log.is_chief:
-        folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an epoch
-        options.images_dir.mkdir(parents=True, exist_ok=True)
-        channels = networks[0].input_shape[-1]  # pairs of images have twice as many
-        print(f"images {(*train.shape[1:3], channels)}: {len(train):,} to train,", end=" ")
-        print(f"{len(validation):,} to validate, {len(test):,} to test;", end=" ")
-        print(f"{sum(network.count_params() for network in networks):,} parameters")
-        print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
-        advise_epochs(options, len(train) // options.batch_size)
-    try:
-        model.fit(
-            train_dataset(train, prepare, options, first_epoch),
-            initial_epoch=first_epoch,
-            epochs=options.epochs,
-            steps_per_epoch=len(train) // options.batch_size,
-            validation_data=validation_dataset,
-            shuffle=False,  # the batches are in a random order already
-            callbacks=[log, checkpoints, *callbacks],
-            verbose=int(log.is_chief and sys.stdout.isatty()),
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(checkpoints.advice()) from None
-    return log, checkpoints
 
-
-def advise_epochs(options, steps_per_epoch):
-    """Tell the user if a run is too short to learn much."""
-    steps = options.epochs * steps_per_epoch
-    enough = EPOCHS * DIGITS_STEPS
-    if steps < FEW_STEPS:
-        epochs = math.ceil(enough / steps_per_epoch)
-        print(f"a short run of {steps:,} steps, where the digits take {enough:,};", end=" ")
-        print(f"for as many, try --epochs {epochs}")
-
-
-class TrainingLog(keras.callbacks.Callback):
-    """Keeps the history and seconds of a run, and prints each epoch; a NaN ends the run."""
-
-    def __init__(self, folder, is_chief):
+    def __init__(self, model, model_dir, settings):
         super().__init__()
-        self.folder = folder  # of the checkpoints
-        self.is_chief = is_chief  # the one of several workers that prints and writes
+        self.set_model(model)
+        self.folder = model_dir / "checkpoints"
+        self.settings = settings  # what must be the same when the run is resumed
+        strategy = model.distribute_strategy
+        self.is_chief = strategy.extended.should_checkpoint  # prints, and writes files
+        with strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+            if tf.distribute.has_strategy():
+                work_around_keras_20585(model)
+        self.variables = model.weights + model.optimizer.variables
+        self.parameters = sum(math.prod(weight.shape) for weight in model.weights)
         self.history = {}
         self.seconds = 0.0
+        self.known = {}  # checkpoints of this run, and when they were written
+
+    def path(self, epoch):
+        return self.folder / f"epoch-{epoch:06}.npz"
+
+    def paths(self):
+        """Return the paths of the checkpoints, the newest first."""
+        return sorted(self.folder.glob("epoch-*.npz"), reverse=True)
+
+    def found(self):
+        """Return {path: time of writing} of the checkpoints that are there."""
+        return {path: path.stat().st_mtime_ns for path in self.paths()}
+
+    def best_epoch(self):
+        """Return the number of the epoch with the lowest validation loss."""
+        return 1 + int(np.argmin(self.history["val_loss"]))
+
+    def read(self, path):
+        """Return the record of a checkpoint and its arrays; raise if it is damaged."""
+        with np.load(path) as file:
+            arrays = [file[str(index)] for index in range(len(self.variables))]
+            return json.loads(str(file["record"])), arrays
+
+    def restore(self, resume):
+        """Return how many epochs are done; with `resume`, by the newest good checkpoint."""
+        self.known = self.found()
+        if self.known and not resume:
+            raise InputError(f"{self.folder} must be empty without --resume, found a run")
+        for path in self.paths():
+            try:
+                record, arrays = self.read(path)
+            except Exception as error:  # zipfile and NumPy raise many types of errors
+                print(f"{path} is damaged: {error}; trying the one before", file=sys.stderr)
+                continue
+            need_same_settings(record["settings"], self.settings)
+            for variable, array in zip(self.variables, arrays, strict=True):
+                variable.assign(array)
+            self.history, self.seconds = record["history"], record["seconds"]
+            done = len(self.history["loss"])
+            print(f"resuming after epoch {done} of {self.settings['epochs']}")
+            return done
+        return 0
+
+    def fit(self, train_dataset, validation_dataset, first_epoch, epochs, steps, callbacks):
+        """Train for the epochs from `first_epoch` on, of so many steps each."""
         self.last_time = time.perf_counter()
+        try:
+            self.model.fit(
+                train_dataset.prefetch(4),
+                initial_epoch=first_epoch,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                validation_data=validation_dataset.prefetch(4),
+                shuffle=False,  # the batches are in a random order already
+                callbacks=[self, *callbacks],
+                verbose=int(self.is_chief and sys.stdout.isatty()),
+            )
+        except KeyboardInterrupt:
+            done = len(self.history.get("loss", []))
+            text = f"stopped after epoch {done}; continue with --resume"
+            raise KeyboardInterrupt(text if done else "stopped in the first epoch") from None
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
@@ -885,149 +817,117 @@ class TrainingLog(keras.callbacks.Callback):
             self.history.setdefault(name, []).append(float(logs[name]))
         values = ", ".join(f"{name} {logs[name]:.{DECIMALS}f}" for name in names)
         text = f"epoch {epoch + 1} of {self.params['epochs']}: {values}"
-        if self.is_chief and not sys.stdout.isatty():  # a terminal has a progress bar
-            print(text, flush=True)
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
-            raise InputError(f"{text}; delete {self.folder}, try a lower --learning-rate")
+            raise InputError(f"the loss must be finite, found {text}")
+        if self.is_chief:
+            if not sys.stdout.isatty():  # a terminal has a progress bar
+                print(text, flush=True)
+            self.write_checkpoint(epoch + 1)
 
-    def best_epoch(self):
-        """Return the number of the epoch with the lowest validation loss."""
-        return 1 + int(np.argmin(self.history["val_loss"]))
+    def write_checkpoint(self, epoch):
+        """Write the state of the run; remove the checkpoints that are not needed any more."""
+        if self.found() != self.known:
+            raise InputError(f"{self.folder} must be of one run, found files of another")
+        record = {"settings": self.settings, "history": self.history, "seconds": self.seconds}
+        arrays = {str(index): array.numpy() for index, array in enumerate(self.variables)}
+        write = functools.partial(np.savez, record=json.dumps(record), **arrays)
+        replace(self.path(epoch), write)
+        kept = {self.path(self.best_epoch()), *self.paths()[:2]}
+        for path in set(self.paths()) - kept:
+            path.unlink()
+        self.known = self.found()
 
+    def remove_checkpoints(self):
+        """Remove all, the newest first: whichever is left, the run can go on from there."""
+        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):
+            path.unlink()
 
-def run_settings(model, networks, images, options):
-    """Return {name: value} of what must be the same when a run is resumed."""
-    settings = {"optimizer": type(model.optimizer).__name__}
-    places = ("data", "model_dir", "images_dir", "start_from", "resume")
-    for name, value in vars(options).items():
-        if name not in places:
-            settings[name] = value
-    for name, value in model.optimizer.get_config().items():
-        settings[f"{name} of the optimizer"] = value
-    config = "".join(network.to_json() for network in networks)
-    settings["data (CRC-32)"] = zlib.crc32(images)
-    settings["model (CRC-32)"] = zlib.crc32(config.encode())
-    return json.loads(json.dumps(settings))  # as a checkpoint gives it back
-
-
-class Checkpoints(keras.callbacks.Callback):
-    """Writes the state of a run after every epoch, keeps the newest two, and restores one."""
-
-    def __init__(self, folder, model, log, settings):
-        super().__init__()
-        self.folder = folder
-        self.log = log
-        self.settings = settings
-        self.record = tf.Variable("")  # settings, history and seconds, as JSON
-        variables = [variable.value for variable in model.weights + model.optimizer.variables]
-        self.checkpoint = tf.train.Checkpoint(record=self.record, variables=variables)
-
-    def paths(self):
-        """Return the paths of the checkpoints, the oldest first."""
-        complete = sorted(self.folder.glob("epoch-*.index"))  # TensorFlow writes .index last
-        return [path.with_suffix("") for path in complete]
-
-    def restore(self, resume):
-        """Return how many epochs are done; with `resume`, by the newest good checkpoint."""
-        if self.paths() and not resume:
-            raise InputError(f"unfinished run: --resume it, or delete {self.folder}")
-        for path in reversed(self.paths()):
-            try:
-                return self.read(path)
-            except (tf.errors.OpError, IndexError, RuntimeError) as error:
-                print(f"{path} is damaged: {error}; trying the one before", file=sys.stderr)
-        if resume:
-            raise InputError(f"--resume: there is no readable checkpoint in {self.folder}")
-        return 0
-
-    def read(self, path):
-        """Restore the run from one checkpoint; return how many epochs are done."""
-        tf.train.Checkpoint(record=self.record).read(str(path)).expect_partial()
-        settings, self.log.history, self.log.seconds = json.loads(self.record.numpy())
-        for name in self.settings | settings:
-            then, now = settings.get(name), self.settings.get(name)
-            if then != now:
-                change = f"{name} was {then} and is {now}"
-                raise InputError(f"--resume: {change}; for a new run, delete {self.folder}")
-        self.checkpoint.read(str(path)).assert_existing_objects_matched()
-        done = len(self.log.history["loss"])
-        print(f"resuming after epoch {done} of {settings['epochs']}")
-        return done
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.log.is_chief:
-            state = [self.settings, self.log.history, self.log.seconds]
-            self.record.assign(json.dumps(state))
-            self.checkpoint.write(str(self.folder / f"epoch-{epoch + 1:06}"))
-            self.keep(2)
-
-    def keep(self, count):
-        """Remove all but the newest checkpoints."""
-        for path in self.paths()[::-1][count:]:
-            for file in sorted(self.folder.glob(f"{path.name}.*"), reverse=True):
-                file.unlink()  # .index first: without it, the rest does not count
-
-    def advice(self):
-        """Return what to tell a user who stops the run."""
-        done = [path.name.removeprefix("epoch-") for path in self.paths()]
-        if not done:
-            return "stopped in the first epoch"
-        return f"stopped after epoch {int(done[-1])}; continue with --resume"
+    def load_best_weights(self):
+        """Give the model the weights of the epoch with the lowest validation loss."""
+        best = self.best_epoch()
+        if best < len(self.history["loss"]):
+            _, arrays = self.read(self.path(best))
+            self.model.set_weights(arrays[: len(self.model.weights)])
 
 
-def save(path, write):
-    """Let `write` write a file in a temporary folder beside `path`, then move it there."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        write(Path(folder) / path.name)
-        os.replace(Path(folder) / path.name, path)
-    print(f"wrote {path}")
+# ---- Evaluation --------------------------------------------------------------
 
 
+def image_metrics(clean, images):
+    """Return PSNR (dB), SSIM, MSE and BCE (nats per pixel) of images against clean ones.
+
+    SSIM has a Gaussian window of at most 11 pixels: Wang et al., Image Quality Assessment,
+    2004.
+    """
+    window = min(11, *clean.shape[1:3])
+    return {
+        "psnr": tf.minimum(tf.image.psnr(clean, images, max_val=1), MAX_PSNR),
+        "ssim": tf.image.ssim(clean, images, max_val=1, filter_size=window),
+        "mse": tf.reduce_mean((clean - images) ** 2, axis=(1, 2, 3)),
+        "bce": tf.reduce_mean(keras.ops.binary_crossentropy(clean, images), axis=(1, 2, 3)),
+    }
+
+
+def evaluate(model: keras.Model, test_dataset: tf.data.Dataset) -> dict:
+    """Return mean metrics of denoised and, as noisy_*, of noisy images; (noisy, clean) batches."""
+    metrics_of = tf.function(image_metrics, autograph=False)
+    found = {}
+    for noisy, clean in test_dataset:
+        for name, values in metrics_of(clean, model(noisy)).items():
+            found.setdefault(name, []).extend(values.numpy())
+        for name, values in metrics_of(clean, noisy).items():
+            found.setdefault(f"noisy_{name}", []).extend(values.numpy())
+    return {name: float(np.mean(values, dtype=float)) for name, values in found.items()}
+
+
+# shared
+def print_results(results, run, options):
+    """Print the results, what to expect of a default run, and which epoch they are of."""
+    usual = vars(parse_options([]))
+    changed = [name for name in usual if getattr(options, name) != usual[name]]
+    is_default = set(changed) <= {"seed", "resume", "model_dir", "images_dir", "all_devices"}
+    print(f"\nmeans per test image, after {run.seconds:.0f} s of training:")
+    for key, name, unit, better, expected in METRICS:
+        line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<5}{better:<18}"
+        print(f"{line}expected {expected}" if is_default else line.rstrip())
+    best, last = run.best_epoch(), len(run.history["loss"])
+    if best < last:
+        print(f"lowest validation loss after epoch {best} of {last}: its weights are saved")
+    else:
+        print("validation loss still falling at the end: more --epochs may help")
+
+
+# shared
+def save_records(options, results, run, arrays, train):
+    """Write history.csv, and metrics.json: results, options, and what was learned from."""
+    columns = {"epoch": range(1, len(run.history["loss"]) + 1)} | run.history
+    rows = [columns, *zip(*columns.values(), strict=True)]
+    history = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    record = vars(options) | results
+    record |= {
+        "channels": train.shape[3],
+        "pixel_mean": float(train.mean() / 255),
+        "pixel_range": arrays.get("pixel_range", np.array(None)).tolist(),
+        "parameters": run.parameters,
+        "train_seconds": run.seconds,
+        "best_epoch": run.best_epoch(),
+        "settings": run.settings,
+    }
+    metrics = json.dumps(record, indent=2, default=str) + "\n"
+    for name, text in (("history.csv", history), ("metrics.json", metrics)):
+        replace(options.model_dir / name, functools.partial(Path.write_text, data=text))
+
+
+# ---- Plots -------------------------------------------------------------------
+
+
+# shared
 def save_figure(path, figure):
     """Write a matplotlib figure as a picture file."""
-
-    def write(unfinished):
-        figure.savefig(unfinished, dpi=150, bbox_inches="tight")
-
-    save(path, write)
+    replace(path, functools.partial(figure.savefig, dpi=150, bbox_inches="tight"))
 
 
-def print_results(options, results, log):
-    """Print the results, what to expect of a default run, and whether it overfitted."""
-    free = ("seed", "resume", "model_dir", "images_dir")
-    now = vars(options)
-    usual = vars(parse_options([]))
-    is_default = all(now[name] == usual[name] for name in usual if name not in free)
-    print(f"\nmeans over the test images, after {log.seconds:.0f} s of training:")
-    for key, name, unit, better, expected in METRICS:
-        line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<16}{better:<18}"
-        print(f"{line}expected {expected}" if is_default else line.rstrip())
-    losses = log.history["val_loss"]
-    if (best := log.best_epoch()) < len(losses):
-        print(f"  validation loss: {losses[-1]:#.5g} at the end,", end=" ")
-        print(f"and lowest after epoch {best}: {losses[best - 1]:#.5g}")
-
-
-def save_results(options, results, log, parameters):
-    """Write the results with the options of the run, and the history."""
-
-    def write_history(path):
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["epoch", *log.history])
-            for epoch, values in enumerate(zip(*log.history.values(), strict=True), start=1):
-                writer.writerow([epoch, *values])
-
-    def write_metrics(path):
-        about = {"train_seconds": log.seconds, "parameters": parameters}
-        about["best_epoch"] = log.best_epoch()
-        about["keras"] = keras.__version__
-        path.write_text(json.dumps(results | vars(options) | about, indent=2, default=str) + "\n")
-
-    save(options.model_dir / "history.csv", write_history)
-    save(options.model_dir / "metrics.json", write_metrics)
-
-
+# shared
 def plot_image_rows(path, title, rows, names=(), colours=None):
     """Plot images in [0, 1], (rows, columns, height, width, channels), and a colour bar."""
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
@@ -1044,6 +944,7 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     save_figure(path, figure)
 
 
+# shared
 def plot_history(path, history):
     """Plot training and validation values of the CURVES by epoch."""
     figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
@@ -1060,17 +961,123 @@ def plot_history(path, history):
     save_figure(path, figure)
 
 
+def plot_all(folder, model, test_dataset, history):
+    """Plot the three pictures, from the first test images and the history of the training."""
+    noisy, clean = next(test_dataset.as_numpy_iterator())
+    noisy, clean = noisy[:10], clean[:10]
+    denoised = model(noisy).numpy()
+    names = ["clean", "noisy"]
+    plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], names)
+    colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-1, 1), "RdBu_r")
+    residual = colours.cmap(colours.norm(np.mean(denoised - clean, axis=-1)))[..., :3]
+    rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, clean)]
+    title = "Test images; residual = denoised - clean (red: too bright, blue: too dark)"
+    names = ["noisy", "denoised", "clean", "residual"]
+    path = folder / "denoised_digits.png"
+    plot_image_rows(path, title, [*rows, residual], names, colours)
+    plot_history(folder / "denoiser_loss.png", history)
+
+
+# ---- Main --------------------------------------------------------------------
+
+
+def choose_noise(options, is_paired):
+    """Return the corruption, and the level of the noise, or two for a range, as a list."""
+    if is_paired:
+        if options.noise or options.corruption != "gaussian":
+            text = "--noise and --corruption must be left out with paired noisy images"
+            raise InputError(f"{text}, found them")
+        return "paired", None
+    levels = options.noise or [NOISE]
+    maximum = math.inf if options.corruption == "gaussian" else 1
+    if len(levels) > 2 or levels != sorted(levels) or levels[-1] > maximum:
+        must = "a level, or a lower and a higher one; shares of the pixels are at most 1"
+        raise InputError(f"--noise must be {must}; found {' '.join(map(str, levels))}")
+    return options.corruption, levels
+
+
+def crop(images):
+    """Return a view of images with sides that the model takes: multiples of 4."""
+    height, width = images.shape[1:3]
+    return images[:, : height // 4 * 4, : width // 4 * 4]
+
+
+def main(options: argparse.Namespace, callbacks=()):
+    """Load the images; build, train and evaluate the denoiser; save the models; plot.
+
+    `options` are of `parse_options`; `callbacks`, of Keras, see the training.
+    """
+    with global_settings(options.seed, options.bfloat16):
+        arrays = load_arrays(options.data)
+        is_paired = any(name.endswith("_noisy") for name in arrays)
+        corruption, levels = choose_noise(options, is_paired)
+        if is_paired:
+            train, validation, test = load_pairs(arrays, options.data, options.limit)
+        else:
+            train, validation, test, _ = split_images(arrays, options.data, options.limit)
+        settings = run_settings(options, train, validation)
+        if options.resume and is_finished(options.model_dir, settings):
+            print(f"this run is finished; its results are in {options.model_dir}")
+            return
+        channels = train.shape[3] // 2 if is_paired else train.shape[3]
+        clean = train[..., :channels]  # after them come the noisy images of pairs
+
+        batch_size = min(options.batch_size, len(train))
+        steps = len(train) // batch_size
+        with choose_strategy(options.all_devices, batch_size).scope():
+            rate = learning_rate(options.learning_rate, options.epochs * steps)
+            encoder, denoiser = build_denoiser(clean, rate)
+        if options.start_from:
+            load_weights(options.start_from, {"model": denoiser})
+        run = TrainingRun(denoiser, options.model_dir, settings)
+        done = run.restore(options.resume)
+        if run.is_chief:
+            counts = [len(train), len(validation), len(test)]
+            announce(options, clean.shape[1:], counts, run.parameters)
+
+        noise = {"corruption": corruption, "levels": levels}
+        train_batch = functools.partial(augmented_batch, **noise)
+        eval_batch = functools.partial(noisy_batch, **noise)
+        batches = train_batches(crop(train), batch_size, options.seed, done, options.epochs)
+        eval_dataset = eval_batches(crop(validation), options.seed, "validation").map(eval_batch)
+        run.fit(batches.map(train_batch), eval_dataset, done, options.epochs, steps, callbacks)
+        if not run.is_chief:
+            return
+
+        run.load_best_weights()
+        probabilities = layers.Activation("sigmoid", dtype="float32")(denoiser.output)
+        model = keras.Model(denoiser.input, probabilities, name="model")
+        test_dataset = eval_batches(crop(test), options.seed, "test").map(eval_batch)
+        results = evaluate(model, test_dataset)
+        print_results(results, run, options)
+
+        replace(options.model_dir / "model.keras", model.save)
+        replace(options.model_dir / "encoder.keras", encoder.save)
+        results |= {"corruption": corruption, "noise": levels}
+        save_records(options, results, run, arrays, clean)
+        with matplotlib.style.context("default"):  # whatever the user's own settings are
+            plot_all(options.images_dir, model, test_dataset, run.history)
+        run.remove_checkpoints()
+        print(f"see {options.images_dir / 'denoised_digits.png'} first; to denoise pictures:")
+        command = "python examples/denoise_pictures.py PATH --output DIR"
+        print(f"{command} --model-dir {options.model_dir}")
+
+
 if __name__ == "__main__":
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         main(OPTIONS)
     except InputError as error:
-        fail(str(error))
+        fail(error)
+    except BrokenPipeError:  # nobody reads the output any more, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)  # as a shell reports it
     except FileNotFoundError:  # the user's files were checked, so this is a bug
         raise
-    except OSError as error:
-        fail(f"{error}; accepted: folders that can be written to")
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        fail(f"no memory or no disk space left; a smaller --batch-size may help; {error}")
+    except (OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+        fail(f"folders must be writable, disk and memory suffice, found: {error}")
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)  # as a shell reports it
+    finally:
+        signal.signal(signal.SIGTERM, before)
