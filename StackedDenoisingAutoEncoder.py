@@ -190,7 +190,10 @@ finally:
 EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
 EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
 ROUNDING = 1e-6  # floats may be this far below 0 or above 1
-IMAGES = "uint8, bool or float in [0, 1]; (n, height, width) or (n, height, width, 1 or 3)"
+IMAGES = (
+    "images on the first axis: (n, height, width) or (n, height, width, 1 or 3), sides of 8 to "
+    "256, uint8 with values above 1, bool, or float in [0, 1]"
+)
 DOOR = "examples/prepare_data.py of this project converts other data"
 
 
@@ -214,11 +217,11 @@ def load_arrays(source):
         if isinstance(arrays, np.ndarray):
             return {"x_train": arrays}
         names = [name for name in arrays if name.startswith(("x_", "y_", "pixel_range"))]
-        return {name: arrays[name] for name in names}
+        return {name: np.asarray(arrays[name]) for name in names}
     except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
-        text = f"--data must be mnist, fashion_mnist, or a whole .npz or .npy file; {DOOR}"
+        text = "--data must be mnist, fashion_mnist, or a whole .npz or .npy file"
         found = f"{source}: {type(error).__name__}: {error}"
-        raise InputError(f"{text}; found {found}") from error
+        raise InputError(f"{text}, found {found}; {DOOR}") from error
 
 
 # shared
@@ -246,7 +249,7 @@ def read_split(arrays, name, source):
         found = f"{images.dtype} {images.shape}" if name in arrays else [*arrays]
         if images.dtype.kind in "buif" and images.size:
             found += f", {images.min():.6g} to {images.max():.6g}"
-        raise InputError(f"{source}: {name} must be {IMAGES}; {DOOR}; found {found}")
+        raise InputError(f"{source}: {name} must be {IMAGES}; found {found}; {DOOR}")
     labels = np.ravel(arrays.get(name.replace("x", "y", 1), np.zeros(len(images), np.uint8)))
     if len(labels) != len(images):
         text = f"{source}: {name} must have a label for each image"
@@ -686,7 +689,7 @@ def load_weights(folder, models):
             finished = keras.models.load_model(f"{folder}/{name}.keras", compile=False)
             model.set_weights(finished.get_weights())
         except Exception as error:  # zipfile, h5py and Keras raise many types of errors
-            text = f"--start-from {folder} must have a {name}.keras of the same shapes"
+            text = f"--start-from {folder} must have {name}.keras with the same shapes"
             raise InputError(f"{text}, found: {str(error)[:300]}") from error
 
 
@@ -747,6 +750,7 @@ class TrainingRun(keras.callbacks.Callback):
         self.history = {}
         self.seconds = 0.0
         self.known = {}  # checkpoints of this run, and when they were written
+        self.done = 0  # epochs
 
     def path(self, epoch):
         return self.folder / f"epoch-{epoch:06}.npz"
@@ -770,7 +774,7 @@ class TrainingRun(keras.callbacks.Callback):
             return json.loads(str(file["record"])), arrays
 
     def restore(self, resume):
-        """Return how many epochs are done; with `resume`, by the newest good checkpoint."""
+        """Continue after the newest good checkpoint, if there is one."""
         self.known = self.found()
         if self.known and not resume:
             raise InputError(f"{self.folder} must be empty without --resume, found a run")
@@ -784,18 +788,17 @@ class TrainingRun(keras.callbacks.Callback):
             for variable, array in zip(self.variables, arrays, strict=True):
                 variable.assign(array)
             self.history, self.seconds = record["history"], record["seconds"]
-            done = len(self.history["loss"])
-            print(f"resuming after epoch {done} of {self.settings['epochs']}")
-            return done
-        return 0
+            self.done = len(self.history["loss"])
+            print(f"resuming after epoch {self.done} of {self.settings['epochs']}")
+            return
 
-    def fit(self, train_dataset, validation_dataset, first_epoch, epochs, steps, callbacks):
-        """Train for the epochs from `first_epoch` on, of so many steps each."""
+    def fit(self, train_dataset, validation_dataset, epochs, steps, callbacks):
+        """Train for the epochs that are not done yet, of `steps` batches each."""
         self.last_time = time.perf_counter()
         try:
             self.model.fit(
                 train_dataset.prefetch(4),
-                initial_epoch=first_epoch,
+                initial_epoch=self.done,
                 epochs=epochs,
                 steps_per_epoch=steps,
                 validation_data=validation_dataset.prefetch(4),
@@ -804,9 +807,10 @@ class TrainingRun(keras.callbacks.Callback):
                 verbose=int(self.is_chief and sys.stdout.isatty()),
             )
         except KeyboardInterrupt:
-            done = len(self.history.get("loss", []))
-            text = f"stopped after epoch {done}; continue with --resume"
-            raise KeyboardInterrupt(text if done else "stopped in the first epoch") from None
+            if not self.done:
+                raise KeyboardInterrupt("stopped in the first epoch") from None
+            text = f"stopped after epoch {self.done}; continue with --resume"
+            raise KeyboardInterrupt(text) from None
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
@@ -820,9 +824,10 @@ class TrainingRun(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             raise InputError(f"the loss must be finite, found {text}")
         if self.is_chief:
+            self.write_checkpoint(epoch + 1)
             if not sys.stdout.isatty():  # a terminal has a progress bar
                 print(text, flush=True)
-            self.write_checkpoint(epoch + 1)
+        self.done = epoch + 1
 
     def write_checkpoint(self, epoch):
         """Write the state of the run; remove the checkpoints that are not needed any more."""
@@ -1030,7 +1035,7 @@ def main(options: argparse.Namespace, callbacks=()):
         if options.start_from:
             load_weights(options.start_from, {"model": denoiser})
         run = TrainingRun(denoiser, options.model_dir, settings)
-        done = run.restore(options.resume)
+        run.restore(options.resume)
         if run.is_chief:
             counts = [len(train), len(validation), len(test)]
             announce(options, clean.shape[1:], counts, run.parameters)
@@ -1038,9 +1043,9 @@ def main(options: argparse.Namespace, callbacks=()):
         noise = {"corruption": corruption, "levels": levels}
         train_batch = functools.partial(augmented_batch, **noise)
         eval_batch = functools.partial(noisy_batch, **noise)
-        batches = train_batches(crop(train), batch_size, options.seed, done, options.epochs)
+        batches = train_batches(crop(train), batch_size, options.seed, run.done, options.epochs)
         eval_dataset = eval_batches(crop(validation), options.seed, "validation").map(eval_batch)
-        run.fit(batches.map(train_batch), eval_dataset, done, options.epochs, steps, callbacks)
+        run.fit(batches.map(train_batch), eval_dataset, options.epochs, steps, callbacks)
         if not run.is_chief:
             return
 

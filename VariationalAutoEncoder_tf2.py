@@ -39,7 +39,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 DESCRIPTION = "Train a variational autoencoder on images; evaluate, save and plot it."
 MODEL_DIR = Path("models/vae")
@@ -193,7 +193,10 @@ finally:
 EVAL_BATCH = 500  # images in a batch for evaluation, or fewer of large images:
 EVAL_VALUES = 2**22  # values of pixels in such a batch, at most
 ROUNDING = 1e-6  # floats may be this far below 0 or above 1
-IMAGES = "uint8, bool or float in [0, 1]; (n, height, width) or (n, height, width, 1 or 3)"
+IMAGES = (
+    "images on the first axis: (n, height, width) or (n, height, width, 1 or 3), sides of 8 to "
+    "256, uint8 with values above 1, bool, or float in [0, 1]"
+)
 DOOR = "examples/prepare_data.py of this project converts other data"
 
 
@@ -217,11 +220,11 @@ def load_arrays(source):
         if isinstance(arrays, np.ndarray):
             return {"x_train": arrays}
         names = [name for name in arrays if name.startswith(("x_", "y_", "pixel_range"))]
-        return {name: arrays[name] for name in names}
+        return {name: np.asarray(arrays[name]) for name in names}
     except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
-        text = f"--data must be mnist, fashion_mnist, or a whole .npz or .npy file; {DOOR}"
+        text = "--data must be mnist, fashion_mnist, or a whole .npz or .npy file"
         found = f"{source}: {type(error).__name__}: {error}"
-        raise InputError(f"{text}; found {found}") from error
+        raise InputError(f"{text}, found {found}; {DOOR}") from error
 
 
 # shared
@@ -249,7 +252,7 @@ def read_split(arrays, name, source):
         found = f"{images.dtype} {images.shape}" if name in arrays else [*arrays]
         if images.dtype.kind in "buif" and images.size:
             found += f", {images.min():.6g} to {images.max():.6g}"
-        raise InputError(f"{source}: {name} must be {IMAGES}; {DOOR}; found {found}")
+        raise InputError(f"{source}: {name} must be {IMAGES}; found {found}; {DOOR}")
     labels = np.ravel(arrays.get(name.replace("x", "y", 1), np.zeros(len(images), np.uint8)))
     if len(labels) != len(images):
         text = f"{source}: {name} must have a label for each image"
@@ -379,31 +382,29 @@ RELU = {"activation": "relu", "kernel_initializer": "he_normal"}  # He et al. 20
 START_LOG_SIGMA = -2.0  # z starts close to z_mean, so that the decoder learns sooner
 
 
-class Sizes(NamedTuple):
-    """What depends on the number of latent dimensions, and on the channels."""
-
-    encoder_units: tuple  # of the dense layers
-    has_narrow_layer: bool  # a 1x1 convolution before them
-    fourier_scale: float  # standard deviation of the first frequencies, radians per unit of z
-    decoder_layers: int  # of 512 units behind the Fourier features
-    decoder_filters: tuple  # of the first feature maps of the decoder, and of the next ones
-    has_kl_annealing: bool
-    is_mixed: bool  # the encoder's input in training: see mix_with_binarized
-
-
-def sizes_of(latent_dim: int, channels: int = 1) -> Sizes:
-    """Return the sizes for a latent space; benchmarks/NOTES.md has the trials behind them."""
-    if latent_dim == 2:
-        # A 2-D latent space is folded to hold all images, which takes depth. Codes that
-        # spread before the KL term counts end up in too many pieces: no KL annealing.
-        # Without mixing, the encoder overfits more in a long run.
-        return Sizes((256, 128), False, 2.0, 2, (32, 16), False, True)
-    # More dimensions say more of an image, and it takes channels to draw that. The narrow
-    # layer saves the time of wider dense ones. High frequencies average out over q(z|x).
-    fourier_scale = min(2.0, 4.0 * (2 / latent_dim) ** 1.5)
-    # From eight on, RGB images make more use of z without the layer of 512; digits do not.
+def sizes_of(latent_dim: int, channels: int = 1) -> SimpleNamespace:
+    """Return what depends on the latent space; benchmarks/NOTES.md has the trials behind it."""
+    if latent_dim == 2:  # folded to hold all images, which takes depth
+        return SimpleNamespace(
+            encoder_units=(256, 128),
+            has_narrow_layer=False,
+            fourier_scale=2.0,
+            decoder_layers=2,
+            decoder_filters=(32, 16),
+            has_kl_annealing=False,  # or codes spread, and end up in too many pieces
+            is_mixed=True,  # or the encoder overfits more in a long run
+        )
+    # From eight dimensions on, RGB images use more of them without the layer; digits do not.
     decoder_layers = 0 if latent_dim >= 8 and channels == 3 else 1
-    return Sizes((512, 256), True, fourier_scale, decoder_layers, (64, 32), True, False)
+    return SimpleNamespace(
+        encoder_units=(512, 256),
+        has_narrow_layer=True,  # saves the time of the wider dense layers
+        fourier_scale=min(2.0, 4.0 * (2 / latent_dim) ** 1.5),  # high ones average out
+        decoder_layers=decoder_layers,
+        decoder_filters=(64, 32),  # more numbers say more of an image, to be drawn
+        has_kl_annealing=True,
+        is_mixed=False,
+    )
 
 
 def num_downsamples(shape) -> int:
@@ -726,7 +727,7 @@ def load_weights(folder, models):
             finished = keras.models.load_model(f"{folder}/{name}.keras", compile=False)
             model.set_weights(finished.get_weights())
         except Exception as error:  # zipfile, h5py and Keras raise many types of errors
-            text = f"--start-from {folder} must have a {name}.keras of the same shapes"
+            text = f"--start-from {folder} must have {name}.keras with the same shapes"
             raise InputError(f"{text}, found: {str(error)[:300]}") from error
 
 
@@ -787,6 +788,7 @@ class TrainingRun(keras.callbacks.Callback):
         self.history = {}
         self.seconds = 0.0
         self.known = {}  # checkpoints of this run, and when they were written
+        self.done = 0  # epochs
 
     def path(self, epoch):
         return self.folder / f"epoch-{epoch:06}.npz"
@@ -810,7 +812,7 @@ class TrainingRun(keras.callbacks.Callback):
             return json.loads(str(file["record"])), arrays
 
     def restore(self, resume):
-        """Return how many epochs are done; with `resume`, by the newest good checkpoint."""
+        """Continue after the newest good checkpoint, if there is one."""
         self.known = self.found()
         if self.known and not resume:
             raise InputError(f"{self.folder} must be empty without --resume, found a run")
@@ -824,18 +826,17 @@ class TrainingRun(keras.callbacks.Callback):
             for variable, array in zip(self.variables, arrays, strict=True):
                 variable.assign(array)
             self.history, self.seconds = record["history"], record["seconds"]
-            done = len(self.history["loss"])
-            print(f"resuming after epoch {done} of {self.settings['epochs']}")
-            return done
-        return 0
+            self.done = len(self.history["loss"])
+            print(f"resuming after epoch {self.done} of {self.settings['epochs']}")
+            return
 
-    def fit(self, train_dataset, validation_dataset, first_epoch, epochs, steps, callbacks):
-        """Train for the epochs from `first_epoch` on, of so many steps each."""
+    def fit(self, train_dataset, validation_dataset, epochs, steps, callbacks):
+        """Train for the epochs that are not done yet, of `steps` batches each."""
         self.last_time = time.perf_counter()
         try:
             self.model.fit(
                 train_dataset.prefetch(4),
-                initial_epoch=first_epoch,
+                initial_epoch=self.done,
                 epochs=epochs,
                 steps_per_epoch=steps,
                 validation_data=validation_dataset.prefetch(4),
@@ -844,9 +845,10 @@ class TrainingRun(keras.callbacks.Callback):
                 verbose=int(self.is_chief and sys.stdout.isatty()),
             )
         except KeyboardInterrupt:
-            done = len(self.history.get("loss", []))
-            text = f"stopped after epoch {done}; continue with --resume"
-            raise KeyboardInterrupt(text if done else "stopped in the first epoch") from None
+            if not self.done:
+                raise KeyboardInterrupt("stopped in the first epoch") from None
+            text = f"stopped after epoch {self.done}; continue with --resume"
+            raise KeyboardInterrupt(text) from None
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
@@ -860,9 +862,10 @@ class TrainingRun(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             raise InputError(f"the loss must be finite, found {text}")
         if self.is_chief:
+            self.write_checkpoint(epoch + 1)
             if not sys.stdout.isatty():  # a terminal has a progress bar
                 print(text, flush=True)
-            self.write_checkpoint(epoch + 1)
+        self.done = epoch + 1
 
     def write_checkpoint(self, epoch):
         """Write the state of the run; remove the checkpoints that are not needed any more."""
@@ -1144,7 +1147,7 @@ def main(options: argparse.Namespace, callbacks=()):
         if options.start_from:
             load_weights(options.start_from, {"encoder": encoder, "decoder": decoder_logits})
         run = TrainingRun(vae, options.model_dir, settings)
-        done = run.restore(options.resume)
+        run.restore(options.resume)
         if run.is_chief:
             counts = [len(train), len(validation), len(test)]
             announce(options, train.shape[1:], counts, run.parameters)
@@ -1152,9 +1155,9 @@ def main(options: argparse.Namespace, callbacks=()):
         is_mixed = sizes_of(latent_dim).is_mixed
         train_batch = functools.partial(vae_batch, latent_dim=latent_dim, is_mixed=is_mixed)
         eval_batch = functools.partial(vae_batch, latent_dim=latent_dim)
-        batches = train_batches(train, batch_size, options.seed, done, options.epochs)
+        batches = train_batches(train, batch_size, options.seed, run.done, options.epochs)
         eval_dataset = eval_batches(validation, options.seed, "validation").map(eval_batch)
-        run.fit(batches.map(train_batch), eval_dataset, done, options.epochs, steps, callbacks)
+        run.fit(batches.map(train_batch), eval_dataset, options.epochs, steps, callbacks)
         if not run.is_chief:
             return
 

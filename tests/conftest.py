@@ -30,6 +30,16 @@ def trained(script, *arguments, cwd, **environment):
     return process
 
 
+def mnist(script, limit=None):
+    """Return training, validation and test digits, and the labels of the test digits."""
+    return script.split_images(script.load_arrays("mnist"), "mnist", limit)
+
+
+def load_file(script, path, limit=None, suffix=""):
+    """Return the splits of a file, as a script makes them."""
+    return script.split_images(script.load_arrays(str(path)), str(path), limit, suffix)
+
+
 def refused(process, *texts):
     """Assert that a command ended with status 2 and one line that holds the texts."""
     assert process.returncode == 2, process.stderr
@@ -40,7 +50,7 @@ def refused(process, *texts):
 def metrics(folder):
     """Return metrics.json without what may differ between two equal runs."""
     values = json.loads((folder / "metrics.json").read_text())
-    free = ("train_seconds", "resume", "model_dir", "images_dir")
+    free = ("train_seconds", "resume", "model_dir", "images_dir", "all_devices")
     return {key: values[key] for key in values if key not in free}
 
 

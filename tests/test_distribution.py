@@ -30,6 +30,7 @@ if int(count) > 1:
     each = tf.config.LogicalDeviceConfiguration()
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [each] * int(count))
+    arguments.append("--all-devices")
 sys.argv = [script, *arguments]
 runpy.run_path(script, run_name="__main__")
 """
@@ -118,7 +119,7 @@ def test_a_training_batch_is_made_of_mosaics(denoiser):
 def test_a_batch_that_two_devices_cannot_share(script, size, unit, tmp_path):
     process = two_devices(script, *SMALL, "--batch-size", str(size), cwd=tmp_path)
     process.stderr = process.stderr.splitlines(keepends=True)[-1]  # TensorFlow prints before
-    refused(process, f"--batch-size {size}: accepted: multiples of {unit}, with 2 devices")
+    refused(process, f"--batch-size must be a multiple of {unit} with 2 devices, found {size}")
 
 
 def test_two_workers(alone, tmp_path, script=VAE):

@@ -1,10 +1,12 @@
 """Every formula against the same written out in NumPy, and the bound against an integral."""
 
+import functools
 import math
 
 import keras
 import numpy as np
 import pytest
+from conftest import VAE, mnist, trained
 
 RANDOM = np.random.default_rng(0)
 
@@ -60,23 +62,28 @@ def test_mosaics(denoiser):
     assert all(len(denoiser.mosaics(images[:3], (0, seed))) == 3 for seed in range(50))
 
 
-def test_recoloured(denoiser):
+def test_shuffle_channels(denoiser):
     """All six orders of the channels, each for a whole batch; grey images and pairs stay."""
     images = np.float32(np.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3))
     orders = set()
     for seed in range(60):
-        made = denoiser.recoloured(images, (0, seed)).numpy()
+        made = denoiser.shuffle_channels(images, (0, seed)).numpy()
         order = made[0, 0, 0].argsort().argsort()
         assert np.array_equal(made, images[..., order])
         orders.add(tuple(order))
     assert len(orders) == 6
     grey, pair = images[..., :1], np.tile(images, 2)
-    assert denoiser.recoloured(grey, (0, 0)) is grey and denoiser.recoloured(pair, (0, 0)) is pair
+    for other in (grey, pair):
+        assert denoiser.shuffle_channels(other, (0, 0)) is other
 
 
-def test_the_denoiser_recolours_what_it_trains_on(denoiser, tmp_path, monkeypatch):
+def test_the_denoiser_permutes_the_channels_in_training(denoiser, tmp_path, monkeypatch):
     """Black in place of every training image, so that the model makes red ones black."""
-    monkeypatch.setattr(denoiser, "recoloured", lambda clean, seed: denoiser.tf.zeros_like(clean))
+
+    def black(clean, seed):
+        return denoiser.tf.zeros_like(clean)
+
+    monkeypatch.setattr(denoiser, "shuffle_channels", black)
     red = np.zeros((640, 8, 8, 3), np.uint8)
     red[..., 0] = 255
     np.savez(tmp_path / "red.npz", x_train=red)
@@ -90,7 +97,7 @@ def test_the_denoiser_recolours_what_it_trains_on(denoiser, tmp_path, monkeypatc
 def test_colour_has_its_own_loss_and_more_filters(denoiser, channels, filters, expected):
     """Where p is 0.5: log 2, and the mean of 0.5^2 for black and 0 for grey."""
     clean = np.full((64, 8, 8, channels), 128, np.uint8)
-    encoder, _, model = denoiser.build_denoiser(clean, denoiser.parse_options([]))
+    encoder, model = denoiser.build_denoiser(clean, rate=0.1)
     assert encoder.output.shape[-1] == filters
     pixels = np.float32([0, 0.5]).reshape(2, 1, 1, 1) * np.ones((2, 8, 8, channels), np.float32)
     loss = model.compute_loss(y=pixels, y_pred=np.zeros_like(pixels))
@@ -99,11 +106,10 @@ def test_colour_has_its_own_loss_and_more_filters(denoiser, channels, filters, e
 
 def test_learning_rates(denoiser, vae):
     """Both end at zero; the denoiser's falls linearly from its peak, the VAE's rises first."""
-    words = ["--epochs", "10", "--batch-size", "8", "--learning-rate", "0.01"]
-    denoiser_rate = denoiser.learning_rate(80, denoiser.parse_options(words))
+    denoiser_rate = denoiser.learning_rate(0.01, steps=100)
     found = [float(denoiser_rate(step)) for step in (0, 25, 50, 100)]
     assert np.allclose(found, [0.01, 0.0075, 0.005, 0])
-    vae_rate = vae.learning_rate(80, vae.parse_options(words))
+    vae_rate = vae.learning_rate(0.01, steps=100)
     found = [float(vae_rate(step)) for step in (0, 5, 10, 55, 100)]
     assert np.allclose(found, [0.0004, 0.0052, 0.01, 0.005, 0], atol=1e-6)
 
@@ -202,13 +208,15 @@ def test_every_image_has_a_level_between_the_two(denoiser, kind):
     assert found.std() == pytest.approx(0.2 / math.sqrt(12), abs=0.01)
 
 
-def test_a_level_or_the_least_and_the_greatest(denoiser):
-    accepted = {"": [0.5], "--noise 3": [3], "--noise 0.1 0.9 --corruption masking": [0.1, 0.9]}
-    for words, levels in accepted.items():
-        assert denoiser.noise_levels(denoiser.parse_options(words.split())) == levels
+def test_a_level_or_a_range(denoiser):
+    right = {"": [0.5], "--noise 3": [3], "--noise 0.1 0.9 --corruption masking": [0.1, 0.9]}
+    for words, levels in right.items():
+        options = denoiser.parse_options(words.split())
+        assert denoiser.choose_noise(options, False) == (options.corruption, levels)
     for words in ("--noise 0.9 0.1", "--noise 1 2 3", "--corruption salt-and-pepper --noise 1.5"):
-        with pytest.raises(denoiser.InputError, match="accepted: a level, or the least and the"):
-            denoiser.noise_levels(denoiser.parse_options(words.split()))
+        options = denoiser.parse_options(words.split())
+        with pytest.raises(denoiser.InputError, match="--noise must be a level, or a lower and a"):
+            denoiser.choose_noise(options, False)
 
 
 def test_black_and_white_pixels_have_marks(denoiser):
@@ -225,12 +233,14 @@ def test_black_and_white_pixels_have_marks(denoiser):
 def test_every_epoch_sees_every_image_once_in_a_new_order_with_new_noise(denoiser):
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
     images = np.broadcast_to(images, (100, 8, 8, 1)).copy()
-    options = denoiser.parse_options(["--batch-size", "25", "--epochs", "2", "--seed", "5"])
 
     def pair(clean, seed):
         return denoiser.add_noise(clean, 0.5, seed), clean
 
-    batches = list(denoiser.train_dataset(images, pair, options))
+    def train(size, first_epoch=0):
+        return list(denoiser.train_batches(images, size, 5, first_epoch, epochs=2).map(pair))
+
+    batches = train(25)
     assert [len(clean) for _, clean in batches] == [25] * 8
     clean = np.concatenate([clean for _, clean in batches])
     order = np.rint(clean[:, 0, 0, 0] * 255).astype(int).reshape(2, 100)
@@ -239,11 +249,9 @@ def test_every_epoch_sees_every_image_once_in_a_new_order_with_new_noise(denoise
     noise = np.concatenate([noisy - clean for noisy, clean in batches]).reshape(2, 100, -1)
     by_image = [noise[epoch][np.argsort(order[epoch])] for epoch in (0, 1)]
     assert (np.abs(by_image[0] - by_image[1]).max(axis=1) > 0.1).all()
-    resumed = list(denoiser.train_dataset(images, pair, options, first_epoch=1))
-    np.testing.assert_array_equal(resumed[0][0], batches[4][0])
-    options.batch_size = 32
-    assert [len(clean) for _, clean in denoiser.train_dataset(images, pair, options)] == [32] * 6
-    evaluation = denoiser.eval_dataset(images, pair, 5, "test")
+    np.testing.assert_array_equal(train(25, first_epoch=1)[0][0], batches[4][0])
+    assert [len(clean) for _, clean in train(32)] == [32] * 6
+    evaluation = denoiser.eval_batches(images, 5, "test").map(pair)
     (one, clean), (other, _) = next(iter(evaluation)), next(iter(evaluation))
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(np.rint(clean * 255), images)
@@ -252,21 +260,20 @@ def test_every_epoch_sees_every_image_once_in_a_new_order_with_new_noise(denoise
 @pytest.fixture(scope="module")
 def networks(vae):
     """An encoder and a decoder after a few seconds of training, with wide posteriors."""
-    train = vae.load_images("mnist", 3000)[0]
+    train = mnist(vae, 3000)[0]
     keras.utils.set_random_seed(3)
     networks = vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2, 0.13)
     model = vae.VAE(*networks)
     model.compile(keras.optimizers.Adam(1e-3))
-    options = vae.parse_options(["--epochs", "3"])
-    batches = vae.train_dataset(train, vae.vae_batch(2, encoder_noise=False), options)
-    model.fit(batches, shuffle=False, verbose=0)
+    make_batch = functools.partial(vae.vae_batch, latent_dim=2)
+    model.fit(vae.train_batches(train, 64, 0, 0, 3).map(make_batch), shuffle=False, verbose=0)
     return networks
 
 
-def test_partly_binarized_images(vae):
+def test_images_mixed_with_binarized_ones(vae):
     """Each image is moved by a share of its own, and that share is uniform; the mean stays."""
     grey = np.full((2000, 20, 20, 1), 0.3, np.float32)
-    moved = vae.partly_binarized(grey, (0, 1)).numpy().reshape(2000, -1)
+    moved = vae.mix_with_binarized(grey, (0, 1)).numpy().reshape(2000, -1)
     for image in moved[:50]:  # with the share s, pixels are 0.3 - 0.3 s or 0.3 + 0.7 s
         low, high = np.min(image), np.max(image)
         assert (0.3 - low) / 0.3 == pytest.approx((high - 0.3) / 0.7, abs=1e-5)
@@ -278,25 +285,25 @@ def test_partly_binarized_images(vae):
     is_white = moved > 0.3
     assert len(np.unique(is_white, axis=0)) == 2000  # no two images have the same pixels
     binary = np.float32(RANDOM.random((4, 8, 8, 3)) < 0.5)
-    np.testing.assert_array_equal(vae.partly_binarized(binary, (0, 1)), binary)
+    np.testing.assert_array_equal(vae.mix_with_binarized(binary, (0, 1)), binary)
 
 
 def test_the_encoder_alone_sees_noise(vae):
     """Images stay as they are; noise and epsilon are other draws for every seed."""
     images = np.full((50, 8, 8, 1), 0.4, np.float32)
-    first, second = (vae.vae_batch(3, encoder_noise=True)(images, (0, n)) for n in (1, 2))
+    first, second = (vae.vae_batch(images, (0, n), 3, is_mixed=True) for n in (1, 2))
     for batch in (first, second):
         np.testing.assert_array_equal(batch[0], images)
         assert batch[2].shape == (50, 3)
     assert (first[1] != second[1]).numpy().mean() > 0.9
     assert not np.isin(first[2], second[2]).any()
-    clean = vae.vae_batch(3, encoder_noise=False)(images, (0, 1))
+    clean = vae.vae_batch(images, (0, 1), 3)
     np.testing.assert_array_equal(clean[1], images)
 
 
 def test_the_loss_is_of_the_images_and_the_code_of_the_encoder_input(vae, networks):
     model = vae.VAE(*networks)
-    images = np.float32(vae.load_images("mnist", 3000)[2][:20] / 255)
+    images = np.float32(mnist(vae, 3000)[2][:20] / 255)
     other = images[::-1]
     reconstruction, kl = model.loss_terms((images, other, np.zeros((20, 2))), training=False)
     z_mean, z_log_sigma = (np.asarray(part, float) for part in networks[0](other))
@@ -308,22 +315,22 @@ def test_the_loss_is_of_the_images_and_the_code_of_the_encoder_input(vae, networ
 
 
 @pytest.mark.parametrize("latent_dim", [2, 3])
-def test_noise_is_for_the_training_of_a_plane(latent_dim, vae, monkeypatch):
+def test_mixing_is_for_training_with_two_dimensions(latent_dim, vae, monkeypatch, tmp_path):
     class Done(Exception):
         pass
 
-    def fit(model, networks, parts, prepare, validation_dataset, *rest):
-        images = np.full((10, 28, 28, 1), 0.5, np.float32)
-        _, encoder_input, _ = prepare(images, (0, 1))
-        has_noise = not np.isin(0.5, encoder_input)
-        assert has_noise == (latent_dim == 2)
+    def fit(run, train_dataset, validation_dataset, *rest):
+        images, encoder_input, _ = next(iter(train_dataset))
+        is_mixed = (images != encoder_input).numpy().any()
+        assert is_mixed == (latent_dim == 2)
         for images, encoder_input, _ in validation_dataset:
             np.testing.assert_array_equal(encoder_input, images)
         raise Done
 
-    monkeypatch.setattr(vae, "fit", fit)
+    monkeypatch.setattr(vae.TrainingRun, "fit", fit)
+    words = ["--limit", "100", "--latent-dim", str(latent_dim), "--model-dir", str(tmp_path)]
     with pytest.raises(Done):
-        vae.main(vae.parse_options(["--limit", "100", "--latent-dim", str(latent_dim)]))
+        vae.main(vae.parse_options(words))
 
 
 def test_the_kl_weight_rises_to_beta(vae):
@@ -351,8 +358,7 @@ def test_the_plane_has_the_full_kl_weight_from_the_start(vae):
     train = np.zeros((6400, 28, 28, 1), np.uint8)
     found = {}
     for count in (2, 3):
-        options = vae.parse_options(["--latent-dim", str(count), "--epochs", "5"])
-        model = vae.build_vae(train, options)
+        model = vae.build_vae(train, count, 1.0, vae.learning_rate(0.003, steps=500))
         layers = [layer for layer in model.decoder_logits.layers if "dense" in layer.name]
         found[count] = model.warm_up_steps, [layer.units for layer in layers]
     assert found[2] == (0, [512, 512, 512, 7 * 7 * 32])
@@ -361,11 +367,11 @@ def test_the_plane_has_the_full_kl_weight_from_the_start(vae):
 
 def test_the_loss_is_the_mean_over_images(vae, networks):
     """By Keras's evaluate, with the last batch smaller than the others, and with beta."""
-    images = vae.load_images("mnist", 3000)[2][:40]
+    images = mnist(vae, 3000)[2][:40]
     model = vae.VAE(*networks, beta=4.0)
     model.compile()
-    prepare = vae.vae_batch(2, encoder_noise=False)
-    batches = vae.eval_dataset(images, prepare, 0, "test", batch_size=25)
+    make_batch = functools.partial(vae.vae_batch, latent_dim=2)
+    batches = vae.eval_batches(images, 0, "test", size=25).map(make_batch)
     first, second = (epsilon.numpy() for *_, epsilon in batches)
     assert not np.isin(first, second).any()  # every batch has an epsilon of its own
     found = model.evaluate(batches, verbose=0, return_dict=True)
@@ -379,7 +385,7 @@ def test_the_loss_is_the_mean_over_images(vae, networks):
 
 def test_iwae_bound(vae, networks):
     """The results of `evaluate` against their formulas in float64, from the same draws."""
-    images = vae.load_images("mnist", 3000)[2][:40]
+    images = mnist(vae, 3000)[2][:40]
     found = vae.evaluate(*networks, images, samples=50, seed=3)
     encoder, decoder_logits = networks
     x = images / 255.0
@@ -414,7 +420,7 @@ def test_traversals_change_the_most_active_dimensions(vae, monkeypatch, tmp_path
     def decoder(z):
         return vae.tf.reshape(z, (len(z), 3, 4, 1))
 
-    vae.plot_traversals(tmp_path / "a.png", code, kl, decoder, "picture")
+    vae.plot_traversals(tmp_path / "a.png", code, kl, decoder)
     _, rows, names = found["all"]
     assert names == [f"z[{dimension}]" for dimension in (9, 4, 8, 3, 7, 2, 11, 6, 1, 10)]
     changes = np.reshape(rows, (10, 11, 12)) - code
@@ -427,7 +433,7 @@ def test_the_encoder_tells_bright_from_dark_at_first(vae):
     """Images of one brightness each: layer normalization would hide the scale of their features."""
     vae.keras.utils.set_random_seed(0)
     train = np.full((64, 28, 28, 1), 51, np.uint8)  # 0.2
-    encoder = vae.build_vae(train, vae.parse_options([])).encoder
+    encoder = vae.build_vae(train, 2, 1.0, vae.learning_rate(0.003, steps=10)).encoder
     images = np.ones((3, 28, 28, 1), np.float32) * np.reshape([0.1, 0.2, 0.9], (3, 1, 1, 1))
     dark, _, bright = encoder(images)[0].numpy()
     assert np.abs(bright - dark).max() > 0.1
@@ -455,30 +461,22 @@ def test_dense_layers_of_the_decoder(channels, latent_dim, expected, vae):
     assert len(dense) == expected
 
 
-@pytest.mark.parametrize("kl", [0.05, 0.15])
-def test_a_kl_term_near_zero_is_said(kl, vae, capsys):
-    """After the first epoch and the last."""
-    warning = vae.KLWarning()
-    warning.set_params({"epochs": 3})
-    warning.set_model(keras.Sequential())
-    for epoch in range(3):
-        warning.on_epoch_end(epoch, {"val_kl": kl})
-    said = capsys.readouterr().out
-    assert said.count("the KL term is near zero") == said.count("\n") == (2 if kl < 0.1 else 0)
+@pytest.mark.parametrize("beta", [1, 10**5])
+def test_posterior_collapse_is_said(beta, tmp_path):
+    words = ["--limit", 1000, "--epochs", 4, "--beta", beta, "--latent-dim", 3]
+    said = trained(VAE, *words, cwd=tmp_path).stdout
+    assert ("posterior collapse: the KL term is near zero" in said) == (beta > 1)
 
 
-def test_settings_of_a_run_are_all_options_but_places(denoiser):
+def test_settings_of_a_run_are_the_options_that_change_training(denoiser):
     """They decide whether a run may be resumed: see test_interruptions.py."""
     images = np.zeros((64, 28, 28, 1), np.uint8)
 
-    options = denoiser.parse_options([])
-    *networks, model = denoiser.build_denoiser(images, options)
-
-    def settings(*words):
-        return denoiser.run_settings(model, networks, images, denoiser.parse_options([*words]))
+    def settings(*words, validation=images):
+        return denoiser.run_settings(denoiser.parse_options([*words]), images, validation)
 
     usual = settings()
-    moved = settings("--model-dir", "a", "--images-dir", "b", "--resume")
-    assert moved == usual
+    assert settings("--model-dir", "a", "--images-dir", "b", "--resume", "--all-devices") == usual
     other = settings("--corruption", "masking", "--noise", "0.1", "0.2", "--seed", "1")
     assert {name for name in usual if usual[name] != other[name]} == {"corruption", "noise", "seed"}
+    assert settings(validation=images + 1) != usual

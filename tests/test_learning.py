@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import skimage
-from conftest import DENOISER, MODELS, ROOT, VAE, trained
+from conftest import DENOISER, MODELS, ROOT, VAE, mnist, trained
 
 
 def test_the_denoiser_denoises(learned):
@@ -22,7 +22,7 @@ def test_the_denoiser_denoises(learned):
 
 def test_the_vae_models_digits(vae, learned):
     values = json.loads((learned / MODELS[VAE] / "metrics.json").read_text())
-    train, _, test, _ = vae.load_images("mnist", 10000)
+    train, _, test, _ = mnist(vae, 10000)
     # What the best decoder gives that does not look at z: each pixel's mean over the training set.
     p = np.clip(train.mean(axis=0) / 255, 1e-6, 1 - 1e-6)
     x = test / 255
