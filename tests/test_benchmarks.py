@@ -72,3 +72,26 @@ def test_the_small_models_are_not_larger_than_the_examples(kind, denoiser, vae):
     model = benchmarks.small_model(script, kind, images, script.learning_rate(1e-3, 100))
     example = benchmarks.parameters(build_example(script))
     assert 0.9 * example < benchmarks.parameters(model) <= example
+
+
+@pytest.mark.parametrize("kind", [benchmarks.DENOISER, benchmarks.VAE])
+def test_a_training_that_ended_is_not_repeated(kind, denoiser, vae, tmp_path):
+    """A part that is stopped before its result is written takes it from the last checkpoint."""
+    script = denoiser if kind == benchmarks.DENOISER else vae
+    images, test, *_ = benchmarks.load_splits(script)
+    images, test = images[:100], test[:20]
+    options = benchmarks.options_of(script, tmp_path, 1, "--batch-size", "32", "--epochs", "2")
+    found = []
+    for _ in range(2):
+        with script.global_settings(1, bfloat16=False):
+            rate = benchmarks.rate_of(script, options, len(images))
+            model = benchmarks.small_model(script, kind, images, rate)
+            make_batch = benchmarks.train_batch(script, kind)
+            dataset = script.eval_batches(test, 1, "test").map(benchmarks.eval_batch(script, kind))
+            run = benchmarks.train(script, model, options, images, make_batch, test, dataset)
+            found.append(benchmarks.final_metrics(script, kind, model, test, 1, run))
+        assert benchmarks.has_checkpoint(tmp_path)
+    first, second = found
+    assert first == second and first["epochs"] == 2 and first["train_seconds"] > 0
+    run.remove_checkpoints()
+    assert not benchmarks.has_checkpoint(tmp_path)
