@@ -72,10 +72,9 @@ def test_another_backend_of_keras_is_refused(script, tmp_path):
     command = [sys.executable, "-c", code]
     settings = {"env": environment, "capture_output": True, "text": True}
     process = subprocess.run(command, cwd=tmp_path, **settings)
-    assert process.returncode == 2
-    last_line = process.stderr.splitlines()[-1]  # Keras was imported before, with its messages
-    assert last_line.startswith("error: Keras runs on jax here; accepted: tensorflow")
-    assert "Traceback" not in process.stderr
+    assert process.returncode == 1
+    last_line = process.stderr.splitlines()[-1]
+    assert last_line == "ImportError: Keras must run on tensorflow, found jax"
 
 
 def test_the_code_of_running_md(tmp_path):
@@ -95,7 +94,8 @@ def test_the_code_of_running_md(tmp_path):
     assert any((tmp_path / "logs" / "train").iterdir())
     for name in ("epoch1.png", "epoch2.png", "try/encoder.keras", "further/encoder.keras"):
         assert (tmp_path / name).is_file()
-    assert json.loads((tmp_path / "further/metrics.json").read_text())["start_from"] == "try"
+    origin = json.loads((tmp_path / "further/metrics.json").read_text())["start_from"]
+    assert origin == str(tmp_path / "try")
 
 
 NOTEBOOK = ROOT / "examples" / "autoencoders.ipynb"
@@ -122,9 +122,8 @@ def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
     assert kinds.count("image/png") == 7
     assert kinds.count("application/vnd.jupyter.widget-view+json") == 1  # the sliders
     assert kinds.count("text/html") == 3  # the bars
-    assert (
-        "means per test image" in outputs[-2].text and "image/png" in outputs[-1].data
-    )  # own pictures
+    assert "vae_reconstructions.png first" in outputs[-2].text  # own pictures
+    assert "image/png" in outputs[-1].data
 
 
 def test_the_notebook_is_saved_with_its_outputs():
