@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 from bm3d import bm3d, bm3d_rgb
 from PIL import Image
-from run import DENOISER, SCRIPTS, WORK, is_done, keep, load, prepared
+from run import DENOISER, SCRIPTS, WORK, eval_batch, is_done, keep, load, load_splits
 from skimage import data, filters, restoration
 from skimage.morphology import disk
 from sklearn.datasets import load_sample_images
@@ -100,11 +100,11 @@ def look_up_table(denoised, clean, bins=64):
 def on_digits():
     """Denoise the test digits; settings and look-up tables come from validation digits."""
     script = load(DENOISER)
-    train, validation, test, _ = script.load_images("mnist", 10**9)
+    train, validation, test, _ = load_splits(script)
 
     def pairs(images, purpose):
         """Return noisy and clean images, each (n, 28, 28)."""
-        batches = script.eval_dataset(images, prepared(script, DENOISER), 0, purpose)
+        batches = script.eval_batches(images, 0, purpose).map(eval_batch(script, DENOISER))
         parts = zip(*batches.as_numpy_iterator(), strict=True)
         return [np.concatenate(part)[..., 0] for part in parts]
 
@@ -175,7 +175,7 @@ def missing_and_clean(script, images, purpose):
         is_masked = script.corrupt(white, "masking", [script.NOISE], seed) == 0
         return script.tf.where(is_masked, math.nan, clean), clean
 
-    batches = script.eval_dataset(images, pair, 0, purpose)
+    batches = script.eval_batches(images, 0, purpose).map(pair)
     parts = zip(*batches.as_numpy_iterator(), strict=True)
     return [np.concatenate(part)[..., 0] for part in parts]
 
@@ -195,7 +195,7 @@ def filling_metrics(script, filled_images, clean):
 def on_masked_digits():
     """Fill what is missing in the test digits; settings and tables come from validation digits."""
     script = load(DENOISER)
-    _, validation, test, _ = script.load_images("mnist")
+    _, validation, test, _ = load_splits(script)
     fit, fit_clean = missing_and_clean(script, validation[:500], "validation")
     choose, choose_clean = missing_and_clean(script, validation[500:1000], "choice")
     is_missing = np.isnan(fit)

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -29,6 +30,7 @@ from run import (
     keep,
     keras_vae,
     load,
+    load_splits,
     parameters,
     run_script,
 )
@@ -107,7 +109,7 @@ PEERS = {  # name: model, batch size, peak rate, factor of the rate after an epo
 def reconstruction_psnr(script, encoder, decoder_logits, images):
     """Return the mean PSNR in dB of the decoded z_mean of uint8 images."""
     found = []
-    for batch in script.eval_dataset(images, script.images_alone, 0, "test"):
+    for batch, _ in script.eval_batches(images, 0, "test"):
         decoded = script.tf.sigmoid(decoder_logits(encoder(batch)[0]))
         found.append(script.tf.image.psnr(batch, decoded, max_val=1))
     return float(np.mean(np.concatenate(found)))
@@ -138,29 +140,27 @@ def load_networks(script, folder):
 def train_peer(script, name, train, seconds, seed):
     """Train a peer until `seconds` are over; return its networks, its seconds and epochs."""
     build, batch_size, rate, decay = PEERS[name]
-    words = ["--batch-size", str(batch_size), "--epochs", str(MOST_EPOCHS), "--seed", str(seed)]
-    run = script.parse_options(words)
-    script.set_up(run, len(train))
-    model = build(script, train.shape[1:], LATENT_DIM)
     steps = len(train) // batch_size
     schedule = script.keras.optimizers.schedules.ExponentialDecay(rate, steps, decay, True)
-    model.compile(script.keras.optimizers.Adam(schedule))
-    prepare = script.vae_batch(LATENT_DIM, encoder_noise=False)
-    batches = script.train_dataset(train, prepare, run)
-    since = time.perf_counter()
+    make_batch = partial(script.vae_batch, latent_dim=LATENT_DIM)
+    batches = script.train_batches(train, batch_size, seed, 0, MOST_EPOCHS).map(make_batch)
 
     class Clock(script.keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = time.perf_counter() - since >= seconds
 
-    fitted = model.fit(
-        batches,
-        epochs=MOST_EPOCHS,
-        steps_per_epoch=steps,
-        callbacks=[Clock()],
-        shuffle=False,
-        verbose=0,
-    )
+    with script.global_settings(seed, bfloat16=False):
+        model = build(script, train.shape[1:], LATENT_DIM)
+        model.compile(script.keras.optimizers.Adam(schedule))
+        since = time.perf_counter()
+        fitted = model.fit(
+            batches,
+            epochs=MOST_EPOCHS,
+            steps_per_epoch=steps,
+            callbacks=[Clock()],
+            shuffle=False,
+            verbose=0,
+        )
     networks = (model.encoder, model.decoder_logits)
     return networks, time.perf_counter() - since, len(fitted.epoch)
 
@@ -228,7 +228,7 @@ def main(options):
         return
     script = load(VAE)
     for side in SIDES:
-        train, _, test, _ = script.load_images(str(drawings(side)))
+        train, _, test, _ = load_splits(script, str(drawings(side)))
         for seed in options.seeds:
             if is_done(part="own", side=side, seed=seed):
                 continue

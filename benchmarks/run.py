@@ -27,6 +27,7 @@ RESULTS = HERE / "results.jsonl"
 WORK = HERE / "work"  # models and checkpoints; not under version control
 DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
 SCRIPTS = {DENOISER: HERE.parent / f"{DENOISER}.py", VAE: HERE.parent / f"{VAE}.py"}
+NOT_KEPT = ("model_dir", "images_dir", "data", "settings")  # of metrics.json; the key has them
 SECONDS = 4  # of each program in a round of the part speed, about
 BUDGETS = (["--epochs", "1"], ["--epochs", "2"])  # shorter runs
 OURS_SEEDS = (0, 1, 2)
@@ -88,8 +89,8 @@ def folder_of(script, seed, words):
 
 
 def has_checkpoint(folder):
-    """Tell whether an unfinished run left a checkpoint there."""
-    return any(folder.glob("checkpoints/epoch-*.index"))
+    """Tell whether an unfinished run left a checkpoint there, of any version of the scripts."""
+    return any(folder.glob("checkpoints/epoch-*"))
 
 
 def run_script(key, folder, environment, path):
@@ -115,7 +116,7 @@ def run_script(key, folder, environment, path):
     if status:
         sys.exit(f"error: {script} ended with status {os.waitstatus_to_exitcode(status)}")
     metrics = json.loads((folder / "metrics.json").read_text())
-    metrics = {name: metrics[name] for name in metrics if not name.endswith("_dir")}
+    metrics = {name: metrics[name] for name in metrics if name not in NOT_KEPT}
     history = (folder / "history.csv").read_text()
     seconds = None if resumed else round(time.perf_counter() - since, 1)
     memory = None if resumed else usage.ru_maxrss * 1024 / 1e9  # GB; Linux counts in KiB
@@ -169,19 +170,10 @@ def spread(options):
 # ---- Noise of several levels ---------------------------------------------------------------------
 
 
-def at_level(script, level):
-    """Return what makes a batch for the evaluation at a level of Gaussian noise."""
-
-    def noisy_and_clean(clean, seed):
-        return script.add_noise(clean, level, seed), clean
-
-    return noisy_and_clean
-
-
 def levels(options):
     """Train denoisers on one level of noise each, and one on all; test each on every level."""
     script = load(DENOISER)
-    test = script.load_images("mnist")[2]
+    test = load_splits(script)[2]
     for seed in options.seeds:
         for arguments in NOISES:
             plain_run("levels", DENOISER, seed, arguments)
@@ -191,7 +183,8 @@ def levels(options):
                 if is_done(**key):
                     continue
                 model = script.keras.models.load_model(path)
-                dataset = script.eval_dataset(test, at_level(script, level), seed, "test")
+                batch = partial(script.noisy_batch, corruption="gaussian", levels=[level])
+                dataset = script.eval_batches(test, seed, "test").map(batch)
                 keep(**key, metrics=script.evaluate(model, dataset))
 
 
@@ -224,6 +217,11 @@ def load(script):
     module = sys.modules[script] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_splits(script, source="mnist"):
+    """Return training, validation and test images, uint8, and the labels of the test images."""
+    return script.split_images(script.load_arrays(source), source)
 
 
 def keras_vae(script, shape=(28, 28, 1), latent_dim=2):
@@ -286,24 +284,18 @@ BASELINES = {  # name: script whose data, loss and evaluation it shares, model, 
 }
 
 
-def prepared(script, kind):
-    """Return what makes a batch for a baseline, and for any validation."""
-
-    def noisy_and_clean(clean, seed):
-        return script.corrupt(clean, "gaussian", [script.NOISE], seed), clean
-
-    return noisy_and_clean if kind == DENOISER else script.vae_batch(2, encoder_noise=False)
+def eval_batch(script, kind):
+    """Return the function that makes a batch for a baseline, and for any validation."""
+    if kind == VAE:
+        return partial(script.vae_batch, latent_dim=2)
+    return partial(script.noisy_batch, corruption="gaussian", levels=[script.NOISE])
 
 
-def prepared_by_ours(script, kind):
-    """Return what makes a batch for the training of our recipes: `main` in the scripts."""
-
-    def with_mosaics(clean, seed):
-        mosaic_seed, _, noise_seed = script.tf.unstack(script.tf.random.split(seed, 3))
-        clean = script.mosaics(clean, mosaic_seed)
-        return script.corrupt(clean, "gaussian", [script.NOISE], noise_seed), clean
-
-    return with_mosaics if kind == DENOISER else script.vae_batch(2, encoder_noise=True)
+def train_batch(script, kind):
+    """Return the function that makes a batch for the training of our recipes."""
+    if kind == VAE:
+        return partial(script.vae_batch, latent_dim=2, is_mixed=script.sizes_of(2).is_mixed)
+    return partial(script.augmented_batch, corruption="gaussian", levels=[script.NOISE])
 
 
 def compile_model(script, kind, model, optimizer):
@@ -321,19 +313,49 @@ def parameters(model):
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def final_metrics(script, kind, model, networks, test, prepare, seed):
+def options_of(script, folder, seed, *arguments):
+    """Return the options of a training in a folder."""
+    return script.parse_options(["--seed", str(seed), "--model-dir", str(folder), *arguments])
+
+
+def rate_of(script, options, image_count):
+    """Return the schedule of the learning rate of a training."""
+    steps = options.epochs * (image_count // options.batch_size)
+    return script.learning_rate(options.learning_rate, steps)
+
+
+def train(script, model, options, images, make_batch, validation, validation_dataset):
+    """Train a compiled model as its script does; return the finished run.
+
+    It continues after the last checkpoint in its folder.
+
+    Args:
+        images: for the training, uint8.
+        make_batch: function of images in [0, 1] and a seed.
+        validation: the images of `validation_dataset`, uint8.
+    """
+    run = script.TrainingRun(
+        model, options.model_dir, script.run_settings(options, images, validation)
+    )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    done = run.restore(resume=True)
+    size, seed, epochs = options.batch_size, options.seed, options.epochs
+    batches = script.train_batches(images, size, seed, done, epochs).map(make_batch)
+    run.fit(batches, validation_dataset, done, epochs, len(images) // size, [])
+    return run
+
+
+def final_metrics(script, kind, model, test, seed, run):
     """Return a script's metrics of a model that gives logits, on the test images."""
     if kind == VAE:
-        return script.evaluate(*networks, test, 50, seed)
-    probabilities = script.layers.Activation("sigmoid")(model.output)
-    denoiser = script.keras.Model(model.input, probabilities)
-    return script.evaluate(denoiser, script.eval_dataset(test, prepare, seed, "test"))
-
-
-def options_of(script, folder, seed, *arguments):
-    """Return the options of a training in a folder; it goes on after the last checkpoint there."""
-    arguments = ["--seed", str(seed), "--model-dir", str(folder), *arguments]
-    return script.parse_options(arguments + ["--resume"] * has_checkpoint(folder))
+        found = script.evaluate(model.encoder, model.decoder_logits, test, 50, seed)
+    else:
+        probabilities = script.layers.Activation("sigmoid")(model.output)
+        denoiser = script.keras.Model(model.input, probabilities)
+        test_dataset = script.eval_batches(test, seed, "test").map(eval_batch(script, kind))
+        found = script.evaluate(denoiser, test_dataset)
+    found |= {"train_seconds": run.seconds, "epochs": len(run.history["loss"])}
+    return found | {"parameters": parameters(model)}
 
 
 def baseline(name, options):
@@ -341,25 +363,23 @@ def baseline(name, options):
     kind, build, rate, batch_size, epochs = BASELINES[name]
     epochs = min(epochs, options.epochs or epochs)  # the rate is constant, so this only ends sooner
     script = load(kind)
+    images, validation, test, _ = load_splits(script)
+    images = script.np.concatenate([images, validation])
+    make_batch = eval_batch(script, kind)
+    sizes = ["--batch-size", str(batch_size), "--epochs", str(epochs)]
     for seed in options.seeds:
         if is_done(part="baseline", program=name, seed=seed):
             continue
-        sizes = ["--batch-size", str(batch_size), "--epochs", str(epochs)]
-        run = options_of(script, WORK / f"{name}-seed{seed}", seed, *sizes)
-        train, validation, test, _ = script.load_images("mnist")
-        train = script.np.concatenate([train, validation])
-        with script.set_up(run, len(train)).scope():
+        script_options = options_of(script, WORK / f"{name}-seed{seed}", seed, *sizes)
+        with script.global_settings(seed, bfloat16=False):
             model = build(script)
             compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
-        networks = [model.encoder, model.decoder_logits] if kind == VAE else [model]
-        prepare = prepared(script, kind)
-        test_dataset = script.eval_dataset(test, prepare, seed, "test")
-        parts = [train, test, test]  # the test images in place of validation images
-        log, checkpoints = script.fit(model, networks, parts, prepare, test_dataset, run)
-        metrics = final_metrics(script, kind, model, networks, test, prepare, seed)
-        metrics |= {"train_seconds": log.seconds, "epochs": epochs, "parameters": parameters(model)}
-        keep(part="baseline", program=name, seed=seed, metrics=metrics, history=log.history)
-        checkpoints.keep(0)
+            # the test images in place of validation images
+            dataset = script.eval_batches(test, seed, "test").map(make_batch)
+            run = train(script, model, script_options, images, make_batch, test, dataset)
+            metrics = final_metrics(script, kind, model, test, seed, run)
+        keep(part="baseline", program=name, seed=seed, metrics=metrics, history=run.history)
+        run.remove_checkpoints()
 
 
 # ---- Our recipes with small models ---------------------------------------------------------------
@@ -383,9 +403,10 @@ def small_vae(script, pixel_mean):
     start = keras.initializers.Constant(script.START_LOG_SIGMA)
     z_log_sigma = layers.Dense(2, bias_initializer=start)(x)
     encoder = keras.Model(image, [z_mean, z_log_sigma], name="encoder")
-    script.start_at_zero(encoder.get_layer("conv0"), pixel_mean)
+    first = encoder.get_layer("conv0")  # patches of the mean brightness start at zero
+    first.bias.assign(-pixel_mean * keras.ops.sum(first.kernel, axis=(0, 1, 2)))
     x = z = keras.Input((2,))
-    frequencies = keras.initializers.RandomNormal(stddev=script.frequency(2))
+    frequencies = keras.initializers.RandomNormal(stddev=script.sizes_of(2).fourier_scale)
     phases = keras.initializers.RandomUniform(-math.pi, math.pi)
     x = layers.Dense(128, kernel_initializer=frequencies, bias_initializer=phases)(x)
     x = keras.ops.sin(x)
@@ -423,50 +444,46 @@ def small_denoiser(script, pixel_mean):
     return encoder, keras.Model(code, x, name="decoder_logits")
 
 
-def small_model(script, kind, train, run):
-    """Return a small model, compiled as its script compiles the full one, and its networks."""
-    rate = script.learning_rate(len(train), run)
-    pixel_mean = float(train.mean() / 255)
+def small_model(script, kind, images, rate):
+    """Return a small model, compiled as its script compiles the full one.
+
+    `images` are those for the training, uint8; `rate` is a schedule of the learning rate.
+    """
+    pixel_mean = float(images.mean() / 255)
     if kind == VAE:
-        networks = small_vae(script, pixel_mean)
-        model = script.VAE(*networks)
+        model = script.VAE(*small_vae(script, pixel_mean))
         optimizer = script.vae_optimizer(rate)
     else:
-        encoder, decoder = networks = small_denoiser(script, pixel_mean)
-        model = script.keras.Model(encoder.input, decoder(encoder.output))
+        encoder, decoder_logits = small_denoiser(script, pixel_mean)
+        model = script.keras.Model(encoder.input, decoder_logits(encoder.output))
         optimizer = script.ConvMuon(rate, weight_decay=script.WEIGHT_DECAY)
     if parameters(model) > LIMITS[kind]:
-        raise ValueError(f"{parameters(model):,} parameters; accepted: at most {LIMITS[kind]:,}")
+        text = f"a small {kind} must have at most {LIMITS[kind]:,} parameters"
+        raise ValueError(f"{text}, found {parameters(model):,}")
     compile_model(script, kind, model, optimizer)
-    return model, list(networks)
+    return model
 
 
 def small(options):
     """Train models of at most the size of the Keras examples, with our recipes."""
     for kind in SCRIPTS:
         script = load(kind)
+        images, validation, test, _ = load_splits(script)
         for seed in options.seeds:
             if is_done(part="small", program=kind, seed=seed):
                 continue
-            run = options_of(script, WORK / f"small-{kind}-seed{seed}", seed)
-            train, validation, test, _ = script.load_images("mnist")
-            with script.set_up(run, len(train)).scope():
-                model, networks = small_model(script, kind, train, run)
-            prepare = prepared(script, kind)
-            validation_dataset = script.eval_dataset(validation, prepare, seed, "validation")
-            log, checkpoints = script.fit(
-                model,
-                networks,
-                [train, validation, test],
-                prepared_by_ours(script, kind),
-                validation_dataset,
-                run,
-            )
-            metrics = final_metrics(script, kind, model, networks, test, prepare, seed)
-            metrics |= {"train_seconds": log.seconds, "epochs": run.epochs}
-            metrics |= {"parameters": parameters(model)}
-            keep(part="small", program=kind, seed=seed, metrics=metrics, history=log.history)
-            checkpoints.keep(0)
+            script_options = options_of(script, WORK / f"small-{kind}-seed{seed}", seed)
+            with script.global_settings(seed, bfloat16=False):
+                rate = rate_of(script, script_options, len(images))
+                model = small_model(script, kind, images, rate)
+                dataset = script.eval_batches(validation, seed, "validation")
+                dataset = dataset.map(eval_batch(script, kind))
+                make_batch = train_batch(script, kind)
+                run = train(script, model, script_options, images, make_batch, validation, dataset)
+                run.load_best_weights()
+                metrics = final_metrics(script, kind, model, test, seed, run)
+            keep(part="small", program=kind, seed=seed, metrics=metrics, history=run.history)
+            run.remove_checkpoints()
 
 
 # ---- Likelihood of a VAE on the plane ------------------------------------------------------------
@@ -504,7 +521,7 @@ def likelihood(options):
     """Compare the IWAE bound of trained VAEs with the integral, and grey with binary digits."""
     script = load(VAE)
     tf = script.tf
-    grey = script.load_images("mnist")[2]
+    grey = load_splits(script)[2]
     binary = binarized_once(script, grey)
     for line in results():
         if line["part"] not in ("ours", "long") or line["program"] != VAE:
@@ -528,47 +545,38 @@ def likelihood(options):
 # ---- Binarized digits, as in papers --------------------------------------------------------------
 
 
-def prepared_binary(script, latent_dim):
-    """Return what makes a batch of digits of which each pixel is drawn anew as 0 or 1."""
-    prepare_grey = script.vae_batch(latent_dim, encoder_noise=False)
+def binary_batch(images, seed, script, latent_dim):
+    """Return a batch of the VAE with each pixel of the images drawn anew as 0 or 1."""
     tf = script.tf
-
-    def prepare(images, seed):
-        pixel_seed, epsilon_seed = tf.unstack(tf.random.split(seed))
-        draws = tf.random.stateless_uniform(tf.shape(images), pixel_seed)
-        return prepare_grey(tf.cast(draws < images, tf.float32), epsilon_seed)
-
-    return prepare
+    pixel_seed, epsilon_seed = tf.unstack(tf.random.split(seed))
+    draws = tf.random.stateless_uniform(tf.shape(images), pixel_seed)
+    return script.vae_batch(tf.cast(draws < images, tf.float32), epsilon_seed, latent_dim)
 
 
 def binarized(options):
     """Train long on digits binarized anew in every batch; test on digits binarized once."""
     script = load(VAE)
+    images, validation, test, _ = load_splits(script)
     for latent_dim in BINARIZED_DIMS:
+        words = [*BINARIZED, "--latent-dim", str(latent_dim)]
+        make_batch = partial(binary_batch, script=script, latent_dim=latent_dim)
         for seed in options.seeds:
             if is_done(part="binarized", latent_dim=latent_dim, seed=seed):
                 continue
             folder = WORK / f"binarized{latent_dim}-seed{seed}"
-            words = [*BINARIZED, "--latent-dim", str(latent_dim)]
-            run = options_of(script, folder, seed, *words)
-            train, validation, test, _ = script.load_images("mnist")
-            with script.set_up(run, len(train)).scope():
-                model = script.build_vae(train, run)
-            networks = [model.encoder, model.decoder_logits]
-            prepare = prepared_binary(script, latent_dim)
-            log, checkpoints = script.fit(
-                model,
-                networks,
-                [train, validation, test],
-                prepare,
-                script.eval_dataset(validation, prepare, seed, "validation"),
-                run,
-            )
-            metrics = script.evaluate(*networks, binarized_once(script, test), 500, seed)
-            metrics |= {"train_seconds": log.seconds, "epochs": run.epochs}
+            script_options = options_of(script, folder, seed, *words)
+            with script.global_settings(seed, bfloat16=False):
+                rate = rate_of(script, script_options, len(images))
+                model = script.build_vae(images, latent_dim, script_options.beta, rate)
+                dataset = script.eval_batches(validation, seed, "validation").map(make_batch)
+                run = train(script, model, script_options, images, make_batch, validation, dataset)
+                run.load_best_weights()
+                networks = (model.encoder, model.decoder_logits)
+                metrics = script.evaluate(*networks, binarized_once(script, test), 500, seed)
+            metrics |= {"train_seconds": run.seconds, "epochs": script_options.epochs}
             metrics |= {"parameters": parameters(model)}
             keep(part="binarized", latent_dim=latent_dim, seed=seed, metrics=metrics)
-            checkpoints.keep(0)
+            run.remove_checkpoints()
 
 
 def own(options):
@@ -581,24 +589,24 @@ def own(options):
 # ---- Speed ---------------------------------------------------------------------------------------
 
 
-def programs(train):
+def programs(images):
     """Yield (name, compiled model, batch size, batches) of the trainings to be timed."""
     for kind in SCRIPTS:
         script = load(kind)
-        run = script.parse_options([])
+        options = script.parse_options([])
+        rate = rate_of(script, options, len(images))
         if kind == VAE:
-            model = script.build_vae(train, run)
+            model = script.build_vae(images, options.latent_dim, options.beta, rate)
         else:
-            _, _, model = script.build_denoiser(train, run)
-        batches = script.train_dataset(train, prepared_by_ours(script, kind), run)
-        yield kind, model, run.batch_size, batches
-    for name, (kind, build, rate, batch_size, _) in BASELINES.items():
+            _, model = script.build_denoiser(images, rate)
+        batches = script.train_batches(images, options.batch_size, 0, 0, options.epochs)
+        yield kind, model, options.batch_size, batches.map(train_batch(script, kind))
+    for name, (kind, build, rate, batch_size, epochs) in BASELINES.items():
         script = sys.modules[kind]
-        run = script.parse_options(["--batch-size", str(batch_size)])
         model = build(script)
         compile_model(script, kind, model, script.keras.optimizers.Adam(rate))
-        batches = script.train_dataset(train, prepared(script, kind), run)
-        yield name, model, run.batch_size, batches
+        batches = script.train_batches(images, batch_size, 0, 0, epochs)
+        yield name, model, batch_size, batches.map(eval_batch(script, kind))
 
 
 def timed(model, batches, steps):
@@ -626,8 +634,8 @@ def speed(options):
         return
     made = []
     script = load(VAE)
-    train = script.load_images("mnist")[0]
-    for name, model, batch_size, batches in programs(train):
+    images = load_splits(script)[0]
+    for name, model, batch_size, batches in programs(images):
         data = {"rates": batches.repeat(), "compute_rates": same_batches_again(batches)}
         timed(model, data["rates"], 10)  # traces and warms up
         timed(model, data["compute_rates"], 100)  # makes the batches

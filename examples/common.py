@@ -236,17 +236,21 @@ def import_script():
     return VariationalAutoEncoder_tf2
 
 
-def image_parts(path):
-    """Return which of x_train, x_val and x_test a file of images has."""
+def load_arrays(path):
+    """Return {name: array} of an .npz or .npy file; a damaged one ends the script."""
     script = import_script()
     try:
-        arrays = script.open_arrays(str(path))
+        return script.load_arrays(str(path))
     except script.InputError as error:
         fail(error)
+
+
+def image_parts(path):
+    """Return which of x_train, x_val and x_test a file of images has."""
+    arrays = load_arrays(path)
     parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
     if not parts:
-        names = ", ".join(arrays) or "none"
-        fail(f"{path} has the arrays {names}; accepted: x_train, x_val, x_test")
+        fail(f"{path} must have x_train, x_val or x_test, found none of them")
     return parts
 
 
@@ -257,14 +261,24 @@ def read_images(path, part, shape):
     """
     import numpy as np
 
-    if part not in image_parts(path):
-        fail(f"{path} has no array x_{part}")
+    arrays = load_arrays(path)
+    if f"x_{part}" not in arrays:
+        fail(f"{path} must have x_{part}, found {', '.join(arrays) or 'no images'}")
+    images = arrays[f"x_{part}"]
     script = import_script()
-    try:
-        arrays = script.open_arrays(str(path))
-        images, labels = script.check_images(arrays, f"x_{part}", path, tuple(shape))
-    except script.InputError as error:
-        fail(error)
+    if not script.are_images(images):
+        found = f"{images.dtype} {images.shape}"
+        fail(f"{path}: x_{part} must be {script.IMAGES}; {script.DOOR}; found {found}")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.shape[1:] != tuple(shape):
+        fail(f"{path}: x_{part} must have images {tuple(shape)}, found {images.shape[1:]}")
+    if images.dtype != np.uint8:
+        images = np.rint(images * np.float32(255))  # 8 bits, as in training
+    labels = np.ravel(arrays.get(f"y_{part}", np.zeros(len(images), np.uint8)))
+    if len(labels) != len(images):
+        text = f"{path}: y_{part} must have a label for each image"
+        fail(f"{text}, found {len(labels)} for {len(images)}")
     return np.float32(images) / 255, labels
 
 

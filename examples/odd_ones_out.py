@@ -25,6 +25,7 @@ those above a threshold, from the images that the VAE was validated on, and not 
 import csv
 import json
 import os
+import zlib
 from pathlib import Path
 
 import common
@@ -162,17 +163,19 @@ def draw_digits(path, digits, labels, scores):
         figure.savefig(unfinished, dpi=100)
 
 
-def validation_images(folder, shape):
-    """Return the images that the VAE in a folder was validated on, (n, *shape) in [0, 1]."""
-    settings = json.loads((folder / "metrics.json").read_text())
+def validation_images(folder):
+    """Return the images in [0, 1] that the VAE in a folder was validated on."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    data = metrics["data"]
     script = common.import_script()
     try:
-        _, validation, *_ = script.load_images(settings["data"], settings["limit"])
+        arrays = script.load_arrays(data)
+        _, validation, *_ = script.split_images(arrays, data, metrics["limit"])
     except script.InputError as error:
         common.fail(f"the images that the VAE was trained on: {error}")
-    if validation.shape[1:] != shape:
-        text = f"{settings['data']} has images {validation.shape[1:]}, the VAE's were {shape}"
-        common.fail(f"{text}; accepted: the file that it was trained on")
+    then = metrics.get("settings", {}).get("validation images (CRC-32)")
+    if str(zlib.crc32(validation)) != then:
+        common.fail(f"{data} must be as it was when the VAE was trained, found other images")
     return np.float32(validation) / 255
 
 
@@ -197,7 +200,7 @@ def score_own_images(options):
     decoder = common.load_model(folder / "decoder.keras")
     shape = encoder.input_shape[1:]
     names, images = zip(*own_images(options, shape), strict=True)
-    usual = validation_images(folder, shape)
+    usual = validation_images(folder)
     _, usual_scores = vae_scores(encoder, decoder, usual)
     threshold = np.quantile(usual_scores, 1 - options.false_alarms, method="higher")
     _, scores = vae_scores(encoder, decoder, np.stack(images))

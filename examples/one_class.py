@@ -16,6 +16,7 @@ nearest training images, for each digit, beside published results. Writes one_cl
 --output.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -39,6 +40,8 @@ vae_script.tf.get_logger().setLevel("ERROR")  # it warns of new datasets
 DIGITS = range(10)
 LATENT_DIM = 10
 LEARNING_RATE = 1e-3  # lower than in the script, because an epoch has few steps
+BATCH_SIZE = 64
+SEED = 0
 BLUR = 1.0  # standard deviation in pixels
 NEIGHBOURS = 5
 OURS, BASELINE = "ours", "measured here"
@@ -67,24 +70,11 @@ def ink(images):
     return np.maximum(images.sum(axis=(1, 2, 3)), 1)
 
 
-def settings_of(options):
-    """Return the options of the VAE's script."""
-    words = ["--latent-dim", LATENT_DIM, "--epochs", options.epochs]
-    words += ["--learning-rate", LEARNING_RATE]
-    return vae_script.parse_options([str(word) for word in words])
-
-
 def to_bytes(images):
     return np.uint8(np.rint(255 * images))
 
 
-def build_vae(images, settings):
-    """Return a VAE by the script's recipe, for as many training images as these."""
-    with vae_script.set_up(settings, len(images)).scope():
-        return vae_script.build_vae(to_bytes(images), settings)
-
-
-def train_vae(vae, weights, images, steps, settings):
+def train_vae(vae, weights, images, steps, epochs):
     """Train a VAE from given weights on float images (n, 28, 28, 1) in [0, 1].
 
     To use one model again takes less time than to build ten. `steps` are those of an epoch.
@@ -92,9 +82,9 @@ def train_vae(vae, weights, images, steps, settings):
     vae.set_weights(weights)
     for variable in vae.optimizer.variables:
         variable.assign(vae_script.tf.zeros_like(variable))
-    prepare = vae_script.vae_batch(LATENT_DIM, encoder_noise=False)
-    batches = vae_script.train_dataset(to_bytes(images), prepare, settings)
-    vae.fit(batches, epochs=settings.epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+    batches = vae_script.train_batches(to_bytes(images), BATCH_SIZE, SEED, 0, epochs)
+    batches = batches.map(functools.partial(vae_script.vae_batch, latent_dim=LATENT_DIM))
+    vae.fit(batches, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
 
 
 def reconstructions(vae, images):
@@ -157,19 +147,21 @@ def print_table(rows):
 def main(options):
     train, train_labels = common.read_images(options.data, "train", (28, 28, 1))
     test, test_labels = common.read_images(options.data, "test", (28, 28, 1))
-    train_labels = common.digit_labels(options.data, train_labels, 64)  # a batch
+    train_labels = common.digit_labels(options.data, train_labels, BATCH_SIZE)
     test_labels = common.digit_labels(options.data, test_labels, 1)
-    settings = settings_of(options)
     fewest = min(np.sum(train_labels == digit) for digit in DIGITS)
-    vae = build_vae(train[:fewest], settings)
-    weights = vae.get_weights()
+    steps = fewest // BATCH_SIZE
     found = {}
-    for digit in DIGITS:
-        chosen = train[train_labels == digit]
-        print(f"digit {digit}: {len(chosen):,} training images", flush=True)
-        train_vae(vae, weights, chosen, fewest // settings.batch_size, settings)
-        for key, scores in scores_of(vae, chosen, test).items():
-            found.setdefault(key, []).append(roc_auc_score(test_labels != digit, scores))
+    with vae_script.global_settings(SEED, bfloat16=False):
+        rate = vae_script.learning_rate(LEARNING_RATE, options.epochs * steps)
+        vae = vae_script.build_vae(to_bytes(train[:fewest]), LATENT_DIM, 1.0, rate)
+        weights = vae.get_weights()
+        for digit in DIGITS:
+            chosen = train[train_labels == digit]
+            print(f"digit {digit}: {len(chosen):,} training images", flush=True)
+            train_vae(vae, weights, chosen, steps, options.epochs)
+            for key, scores in scores_of(vae, chosen, test).items():
+                found.setdefault(key, []).append(roc_auc_score(test_labels != digit, scores))
     rows = [{"score": score, "from": whose, "auc": auc} for (score, whose), auc in found.items()]
     print_table(rows)
     with common.new_file(options.output / "one_class.json") as unfinished:

@@ -8,18 +8,18 @@
 
     python examples/plane_forming.py
 
-Trains the VAE of VariationalAutoEncoder_tf2.py in a temporary folder. Draws vae_forming.gif: after
+Trains the VAE of VariationalAutoEncoder_tf2.py, without saving it. Draws vae_forming.gif: after
 each epoch, the codes of up to 3,000 test digits, coloured by class, beside the decoded plane.
 """
 
+import functools
 import statistics
-import tempfile
 
 import common
 
 parser = common.Parser(__doc__)
 parser.add_integer("--epochs", 1, 100, 12, "epochs, each a frame of the animation")
-parser.add_integer("--limit", 10, 55000, 20000, "the first N training images")
+parser.add_integer("--limit", 20, 55000, 20000, "the first N training images")
 parser.add_images_dir("images")
 if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
@@ -30,6 +30,8 @@ with common.quiet_imports():
 vae_script = common.import_script()
 
 SIDE = 12  # decoded tiles along each axis
+BATCH_SIZE = 64
+SEED = 0
 
 
 class PlaneFrames(keras.callbacks.Callback):
@@ -64,31 +66,29 @@ class PlaneFrames(keras.callbacks.Callback):
         self.frames.append(common.frame_of(figure, dpi=90))
 
 
+def train_batches(images, options):
+    """Return the batches of a default training of the script, and the steps of an epoch."""
+    size = min(BATCH_SIZE, len(images))
+    batches = vae_script.train_batches(images, size, SEED, 0, options.epochs)
+    is_mixed = vae_script.sizes_of(2).is_mixed
+    make_batch = functools.partial(vae_script.vae_batch, latent_dim=2, is_mixed=is_mixed)
+    return batches.map(make_batch), len(images) // size
+
+
 def main(options):
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["--epochs", str(options.epochs), "--limit", str(options.limit)]
-        settings = vae_script.parse_options([*words, "--model-dir", folder])
-        train, validation, test, labels = vae_script.load_images(settings.data, settings.limit)
-        with vae_script.set_up(settings, len(train)).scope():
-            vae = vae_script.build_vae(train, settings)
-        plane = PlaneFrames(test[:3000] / 255, labels[:3000])
-        prepare_clean = vae_script.vae_batch(settings.latent_dim, encoder_noise=False)
-        vae_script.fit(
-            vae,
-            [vae.encoder, vae.decoder_logits],
-            (train, validation, test),
-            vae_script.vae_batch(settings.latent_dim, encoder_noise=True),
-            vae_script.eval_dataset(validation, prepare_clean, settings.seed, "validation"),
-            settings,
-            callbacks=[plane],
-        )
+    arrays = vae_script.load_arrays("mnist")
+    train, _, test, labels = vae_script.split_images(arrays, "mnist", options.limit)
+    plane = PlaneFrames(test[:3000] / 255, labels[:3000])
+    batches, steps = train_batches(train, options)
+    with vae_script.global_settings(SEED, bfloat16=False):
+        rate = vae_script.learning_rate(vae_script.LEARNING_RATE, options.epochs * steps)
+        vae = vae_script.build_vae(train, 2, 1.0, rate)
+        settings = {"epochs": options.epochs, "steps_per_epoch": steps, "shuffle": False}
+        vae.fit(batches.prefetch(4), callbacks=[plane], verbose=2, **settings)
     durations = [800] * (options.epochs - 1) + [3000]  # ms
     path = options.images_dir / "vae_forming.gif"
     common.save_animation(path, plane.frames, durations)
 
 
 if __name__ == "__main__":
-    try:
-        main(options)
-    except vae_script.InputError as error:
-        common.fail(error)
+    main(options)

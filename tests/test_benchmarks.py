@@ -18,7 +18,7 @@ def test_the_results_page_is_made_of_the_results():
 
 def test_the_iwae_bound_rises_to_the_integral_over_the_plane(vae):
     """A smooth decoder, so that a good share of the samples from the prior count."""
-    images = vae.load_images("mnist", 200)[2]
+    images = benchmarks.load_splits(vae)[2][:40]
     normal = vae.keras.initializers.RandomNormal
     hidden = vae.layers.Dense(32, "tanh", kernel_initializer=normal(stddev=1, seed=0))
     pixels = vae.layers.Dense(784, kernel_initializer=normal(stddev=0.05, seed=1))
@@ -54,9 +54,9 @@ def test_a_peer_trains_on_images_of_any_size_by_the_clock(vae, name):
 
 def test_digits_are_binarized_anew_in_every_batch(vae):
     """Each pixel is 0 or 1, and 1 as often as its brightness says; epsilon comes with it."""
-    prepare = benchmarks.prepared_binary(vae, 3)
     grey = np.full((4000, 2, 2, 1), 0.3, np.float32)
-    (first, _, epsilon), (second, *_) = (prepare(grey, (0, seed)) for seed in (1, 2))
+    first, _, epsilon = benchmarks.binary_batch(grey, (0, 1), vae, 3)
+    second, *_ = benchmarks.binary_batch(grey, (0, 2), vae, 3)
     assert set(np.unique(first)) == {0, 1} and (first != second).numpy().any()
     assert np.mean(first) == pytest.approx(0.3, abs=0.015)
     assert epsilon.shape == (4000, 3) and np.std(epsilon) == pytest.approx(1, abs=0.03)
@@ -64,18 +64,34 @@ def test_digits_are_binarized_anew_in_every_batch(vae):
     assert set(np.unique(once[0])) == {0, 255} and (once[0] == once[1]).all()
 
 
-def test_noise_of_a_level(denoiser):
-    clean = np.full((100, 28, 28, 1), 0.5, np.float32)
-    noisy, same = benchmarks.at_level(denoiser, 0.1)(clean, (0, 1))
-    assert same is clean and np.std(noisy - clean) == pytest.approx(0.1, abs=0.003)
-
-
 @pytest.mark.parametrize("kind", [benchmarks.DENOISER, benchmarks.VAE])
 def test_the_small_models_are_not_larger_than_the_examples(kind, denoiser, vae):
     script = denoiser if kind == benchmarks.DENOISER else vae
     build_example = benchmarks.BASELINES[tables.EXAMPLES[kind]][1]
-    run = script.parse_options([])
     images = np.zeros((64, 28, 28, 1), np.uint8)
-    model, _ = benchmarks.small_model(script, kind, images, run)
+    model = benchmarks.small_model(script, kind, images, script.learning_rate(1e-3, 100))
     example = benchmarks.parameters(build_example(script))
     assert 0.9 * example < benchmarks.parameters(model) <= example
+
+
+@pytest.mark.parametrize("kind", [benchmarks.DENOISER, benchmarks.VAE])
+def test_a_training_that_ended_is_not_repeated(kind, denoiser, vae, tmp_path):
+    """A part that is stopped before its result is written takes it from the last checkpoint."""
+    script = denoiser if kind == benchmarks.DENOISER else vae
+    images, test, *_ = benchmarks.load_splits(script)
+    images, test = images[:100], test[:20]
+    options = benchmarks.options_of(script, tmp_path, 1, "--batch-size", "32", "--epochs", "2")
+    found = []
+    for _ in range(2):
+        with script.global_settings(1, bfloat16=False):
+            rate = benchmarks.rate_of(script, options, len(images))
+            model = benchmarks.small_model(script, kind, images, rate)
+            make_batch = benchmarks.train_batch(script, kind)
+            dataset = script.eval_batches(test, 1, "test").map(benchmarks.eval_batch(script, kind))
+            run = benchmarks.train(script, model, options, images, make_batch, test, dataset)
+            found.append(benchmarks.final_metrics(script, kind, model, test, 1, run))
+        assert benchmarks.has_checkpoint(tmp_path)
+    first, second = found
+    assert first == second and first["epochs"] == 2 and first["train_seconds"] > 0
+    run.remove_checkpoints()
+    assert not benchmarks.has_checkpoint(tmp_path)

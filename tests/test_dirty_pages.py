@@ -56,8 +56,8 @@ def test_pages_become_dirty_and_ink_stays_darker(clean_pages):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    for output, text in {"file/x": "cannot be written", "a[1]": "a new folder"}.items():
-        refused(example("dirty_documents", "--output", output, cwd=tmp_path), text)
+    process = example("dirty_documents", "--output", "file/x", cwd=tmp_path)
+    refused(process, "cannot be written")
 
 
 def test_text_on_the_back_shines_through_mirrored():
@@ -148,4 +148,4 @@ def test_from_pages_to_results_in_one_command(reads_text, tmp_path):
     with Image.open(tmp_path / "out" / "dirty_documents.png") as picture:
         assert picture.size == (1210, 462)
     process = example("dirty_documents", "--output", "out", cwd=tmp_path)
-    refused(process, "--output out: accepted: a new folder")
+    refused(process, "--output must be a new folder, found out")

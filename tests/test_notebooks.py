@@ -49,7 +49,7 @@ def test_run_and_import_twice_in_one_kernel(script, tmp_path):
     for name, source in zip("abcd", [run_it, run_it, import_it, import_it], strict=True):
         cells.append(source.replace("FOLDER", name))
     screens = [screen(cell) for cell in executed(cells, tmp_path)]
-    assert all("means over the test images" in text for text in screens)
+    assert all("means per test image" in text for text in screens)
     results = [metrics(tmp_path / name) for name in "abcd"]
     assert all(result == results[0] for result in results)
     assert all(len(list((tmp_path / name).glob("*.png"))) >= 3 for name in "abcd")
@@ -60,8 +60,8 @@ def test_mistakes_in_a_notebook_are_one_line(script, tmp_path):
     """A wrong option of %run, and a script that was pasted into a cell."""
     sources = [f"%run {ROOT / script} --epochs 0", (ROOT / script).read_text()]
     wrong, pasted = executed(sources, tmp_path, allow_errors=True)
-    assert "error: argument --epochs: 0: accepted: int from 1" in screen(wrong)
-    assert "error: pasted code" in screen(pasted) and "%run SCRIPT.py" in screen(pasted)
+    assert "error: --epochs must be 1 to 1,000,000, found 0" in screen(wrong)
+    assert "error: the script must be a file, found pasted code" in screen(pasted)
     assert not any(tmp_path.iterdir())
 
 
@@ -72,10 +72,9 @@ def test_another_backend_of_keras_is_refused(script, tmp_path):
     command = [sys.executable, "-c", code]
     settings = {"env": environment, "capture_output": True, "text": True}
     process = subprocess.run(command, cwd=tmp_path, **settings)
-    assert process.returncode == 2
-    last_line = process.stderr.splitlines()[-1]  # Keras was imported before, with its messages
-    assert last_line.startswith("error: Keras runs on jax here; accepted: tensorflow")
-    assert "Traceback" not in process.stderr
+    assert process.returncode == 1
+    last_line = process.stderr.splitlines()[-1]
+    assert last_line == "ImportError: Keras must run on tensorflow, found jax"
 
 
 def test_the_code_of_running_md(tmp_path):
@@ -95,7 +94,8 @@ def test_the_code_of_running_md(tmp_path):
     assert any((tmp_path / "logs" / "train").iterdir())
     for name in ("epoch1.png", "epoch2.png", "try/encoder.keras", "further/encoder.keras"):
         assert (tmp_path / name).is_file()
-    assert json.loads((tmp_path / "further/metrics.json").read_text())["start_from"] == "try"
+    origin = json.loads((tmp_path / "further/metrics.json").read_text())["start_from"]
+    assert origin == str(tmp_path / "try")
 
 
 NOTEBOOK = ROOT / "examples" / "autoencoders.ipynb"
@@ -122,7 +122,8 @@ def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
     assert kinds.count("image/png") == 7
     assert kinds.count("application/vnd.jupyter.widget-view+json") == 1  # the sliders
     assert kinds.count("text/html") == 3  # the bars
-    assert "wrote" in outputs[-2].text and "image/png" in outputs[-1].data  # own pictures
+    assert "vae_reconstructions.png first" in outputs[-2].text  # own pictures
+    assert "image/png" in outputs[-1].data
 
 
 def test_the_notebook_is_saved_with_its_outputs():
