@@ -160,10 +160,10 @@ if __name__ == "__main__":
     if "ipykernel" not in sys.modules:  # a notebook's backend of matplotlib may be missing
         os.environ.pop("MPLBACKEND", None)
 os.environ["KERAS_BACKEND"] = "tensorflow"
-screen = os.dup(2)
+stderr_copy = os.dup(2)
 if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
-    faulthandler.enable(screen)  # shows a crash of native code
+    faulthandler.enable(stderr_copy)  # shows a crash of native code
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what it prints at its start
 try:
     import keras
@@ -183,10 +183,10 @@ try:
 except Exception as error:  # old packages fail in many ways
     if __name__ != "__main__":
         raise
-    os.dup2(screen, 2)
+    os.dup2(stderr_copy, 2)
     fail(f"{error}; pip install -r requirements.txt")
 finally:
-    os.dup2(screen, 2)
+    os.dup2(stderr_copy, 2)
 
 # ---- Data --------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ IMAGES = (
     "images on the first axis: (n, height, width) or (n, height, width, 1 or 3), sides of 8 to "
     "256, uint8 with values above 1, bool, or float in [0, 1]"
 )
-DOOR = "examples/prepare_data.py of this project converts other data"
+CONVERTER = "examples/prepare_data.py of this project converts other data"
 
 
 # shared
@@ -219,12 +219,14 @@ def load_arrays(source):
         arrays = np.load(path, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
             return {"x_train": arrays}
+        if "x_train" not in arrays:
+            raise ValueError(f"the arrays {', '.join(arrays)}")
         names = [name for name in arrays if name.startswith(("x_", "y_", "pixel_range"))]
         return {name: np.asarray(arrays[name]) for name in names}
     except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
-        text = "--data must be mnist, fashion_mnist, or a whole .npz or .npy file"
+        text = "--data must be mnist, fashion_mnist, an .npz file with x_train, or an .npy file"
         found = f"{source}: {type(error).__name__}: {error}"
-        raise InputError(f"{text}, found {found}; {DOOR}") from error
+        raise InputError(f"{text}, found {found}; {CONVERTER}") from error
 
 
 # shared
@@ -246,13 +248,13 @@ def are_images(array):
 
 # shared
 def read_split(arrays, name, source):
-    """Return images, uint8, and labels of one split; those of a file in one random order."""
-    images = arrays.get(name, np.array(None))
+    """Return images, uint8, and labels of one split; shuffle those of a file, in place."""
+    images = arrays[name]
     if not are_images(images):
-        found = f"{images.dtype} {images.shape}" if name in arrays else [*arrays]
+        found = f"{images.dtype} {images.shape}"
         if images.dtype.kind in "buif" and images.size:
             found += f", {images.min():.6g} to {images.max():.6g}"
-        raise InputError(f"{source}: {name} must be {IMAGES}; found {found}; {DOOR}")
+        raise InputError(f"{source}: {name} must be {IMAGES}; found {found}; {CONVERTER}")
     labels = np.ravel(arrays.get(name.replace("x", "y", 1), np.zeros(len(images), np.uint8)))
     if len(labels) != len(images):
         text = f"{source}: {name} must have a label for each image"
@@ -628,17 +630,19 @@ def build_vae(train, latent_dim, beta, rate) -> VAE:
 
 # ---- Training and resuming ---------------------------------------------------
 
-FREE = ("data", "model_dir", "images_dir", "all_devices", "resume", "importance_samples")
 # Options that may differ when a run is resumed; the CRC-32 of the images stands for the data.
+FREE_TO_CHANGE = {"data", "model_dir", "images_dir", "all_devices", "resume", "importance_samples"}
 
 
 # shared
 @contextlib.contextmanager
 def global_settings(seed, bfloat16):
     """Set what Keras and TensorFlow keep globally, and set it back after the run."""
-    policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    data_format = keras.config.image_data_format()
     was_deterministic, state = tf_config.is_op_determinism_enabled(), random.getstate()
     keras.config.set_dtype_policy("mixed_bfloat16" if bfloat16 else "float32")
+    keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     tf.config.experimental.enable_op_determinism()
     random.seed(seed)  # Keras draws the seeds of initial weights from here
@@ -646,6 +650,7 @@ def global_settings(seed, bfloat16):
         yield
     finally:
         keras.config.set_dtype_policy(policy)
+        keras.config.set_floatx(floatx)
         keras.config.set_image_data_format(data_format)
         random.setstate(state)
         if not was_deterministic:
@@ -679,7 +684,9 @@ def choose_strategy(all_devices, batch_size):
 # shared
 def run_settings(options, train, validation):
     """Return {name: text} of what must be the same when a run is resumed."""
-    settings = {name: str(value) for name, value in vars(options).items() if name not in FREE}
+    settings = {
+        name: str(value) for name, value in vars(options).items() if name not in FREE_TO_CHANGE
+    }
     settings["training images (CRC-32)"] = str(zlib.crc32(train))
     settings["validation images (CRC-32)"] = str(zlib.crc32(validation))
     settings["script (CRC-32)"] = str(zlib.crc32(Path(__file__).read_bytes()))
@@ -690,7 +697,7 @@ def run_settings(options, train, validation):
 def need_same_settings(then, now):
     """Raise an InputError if the settings of a run differ from those of this command."""
     for name in now | then:
-        was, found = then.get(name), now.get(name)
+        was, found = then.get(name, "unknown"), now.get(name, "unknown")
         if was != found:
             raise InputError(f"--resume: {name} must be {was}, as before, found {found}")
 
@@ -706,17 +713,14 @@ def is_finished(model_dir, settings):
 
 
 # shared
-def announce(options, shape, counts, parameters):
-    """Make the folders of a run, and print what it trains on and where its files go."""
-    if (options.model_dir / OTHER_MODEL).exists():
-        text = "--model-dir must be another folder for each script"
-        raise InputError(f"{text}, found {OTHER_MODEL} of the other one in {options.model_dir}")
-    for folder in (options.model_dir / "checkpoints", options.images_dir):
-        folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an epoch
-    train, validation, test = counts
-    print(f"images {shape}: {train:,} to train, {validation:,} to validate, {test:,} to test")
-    print(f"models go to {options.model_dir}, pictures to {options.images_dir}")
-    print(f"{parameters:,} parameters")
+def prepare_folders(model_dir, images_dir):
+    """Make the folders of a run, which fails now if they cannot be made."""
+    if (model_dir / OTHER_MODEL).exists():
+        found = f"{OTHER_MODEL} of the other one in {model_dir}"
+        raise InputError(f"--model-dir must be another folder for each script, found {found}")
+    for folder in (model_dir / "checkpoints", images_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    print(f"models go to {model_dir}, pictures to {images_dir}")
 
 
 # shared
@@ -787,7 +791,7 @@ class TrainingRun(keras.callbacks.Callback):
         self.parameters = sum(math.prod(weight.shape) for weight in model.weights)
         self.history = {}
         self.seconds = 0.0
-        self.known = {}  # checkpoints of this run, and when they were written
+        self.known = set()  # paths of the checkpoints of this run
         self.done = 0  # epochs
 
     def path(self, epoch):
@@ -797,38 +801,40 @@ class TrainingRun(keras.callbacks.Callback):
         """Return the paths of the checkpoints, the newest first."""
         return sorted(self.folder.glob("epoch-*.npz"), reverse=True)
 
-    def found(self):
-        """Return {path: time of writing} of the checkpoints that are there."""
-        return {path: path.stat().st_mtime_ns for path in self.paths()}
-
     def best_epoch(self):
         """Return the number of the epoch with the lowest validation loss."""
         return 1 + int(np.argmin(self.history["val_loss"]))
 
     def read(self, path):
-        """Return the record of a checkpoint and its arrays; raise if it is damaged."""
-        with np.load(path) as file:
-            arrays = [file[str(index)] for index in range(len(self.variables))]
-            return json.loads(str(file["record"])), arrays
+        """Return the record of a checkpoint and its arrays, or None if it is damaged."""
+        try:
+            with np.load(path) as file:
+                record = json.loads(str(file["record"]))
+                need_same_settings(record["settings"], self.settings)
+                return record, [file[str(index)] for index in range(len(self.variables))]
+        except InputError:
+            raise
+        except Exception as error:  # zipfile and NumPy raise many types of errors
+            print(f"{path} is damaged: {error}", file=sys.stderr)
+            return None
 
     def restore(self, resume):
         """Continue after the newest good checkpoint, if there is one."""
-        self.known = self.found()
+        self.known = set(self.paths())
         if self.known and not resume:
             raise InputError(f"{self.folder} must be empty without --resume, found a run")
         for path in self.paths():
-            try:
-                record, arrays = self.read(path)
-            except Exception as error:  # zipfile and NumPy raise many types of errors
-                print(f"{path} is damaged: {error}; trying the one before", file=sys.stderr)
+            if (found := self.read(path)) is None:
                 continue
-            need_same_settings(record["settings"], self.settings)
+            record, arrays = found
             for variable, array in zip(self.variables, arrays, strict=True):
                 variable.assign(array)
             self.history, self.seconds = record["history"], record["seconds"]
             self.done = len(self.history["loss"])
             print(f"resuming after epoch {self.done} of {self.settings['epochs']}")
             return
+        if self.known:
+            raise InputError(f"{self.folder} must have a whole checkpoint, found damaged ones")
 
     def fit(self, train_dataset, validation_dataset, epochs, steps, callbacks):
         """Train for the epochs that are not done yet, of `steps` batches each."""
@@ -869,16 +875,16 @@ class TrainingRun(keras.callbacks.Callback):
 
     def write_checkpoint(self, epoch):
         """Write the state of the run; remove the checkpoints that are not needed any more."""
-        if self.found() != self.known:
+        if set(self.paths()) - self.known:
             raise InputError(f"{self.folder} must be of one run, found files of another")
         record = {"settings": self.settings, "history": self.history, "seconds": self.seconds}
         arrays = {str(index): array.numpy() for index, array in enumerate(self.variables)}
         write = functools.partial(np.savez, record=json.dumps(record), **arrays)
+        self.known.add(self.path(epoch))
         replace(self.path(epoch), write)
         kept = {self.path(self.best_epoch()), *self.paths()[:2]}
         for path in set(self.paths()) - kept:
             path.unlink()
-        self.known = self.found()
 
     def remove_checkpoints(self):
         """Remove all, the newest first: whichever is left, the run can go on from there."""
@@ -889,8 +895,9 @@ class TrainingRun(keras.callbacks.Callback):
         """Give the model the weights of the epoch with the lowest validation loss."""
         best = self.best_epoch()
         if best < len(self.history["loss"]):
-            _, arrays = self.read(self.path(best))
-            self.model.set_weights(arrays[: len(self.model.weights)])
+            if (found := self.read(self.path(best))) is None:
+                raise InputError(f"{self.path(best)} must be whole, found damage")
+            self.model.set_weights(found[1][: len(self.model.weights)])
 
 
 # ---- Evaluation --------------------------------------------------------------
@@ -958,6 +965,14 @@ def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) 
 
 
 # shared
+def print_sizes(shape, parts, parameters):
+    """Print the shape of an image, the numbers of images, and the size of the model."""
+    train, validation, test = (f"{len(part):,}" for part in parts)
+    print(f"images {shape}: {train} to train, {validation} to validate, {test} to test")
+    print(f"{parameters:,} parameters")
+
+
+# shared
 def print_results(results, run, options):
     """Print the results, what to expect of a default run, and which epoch they are of."""
     usual = vars(parse_options([]))
@@ -984,7 +999,7 @@ def save_records(options, results, run, arrays, train):
     record |= {
         "channels": train.shape[3],
         "pixel_mean": float(train.mean() / 255),
-        "pixel_range": arrays.get("pixel_range", np.array(None)).tolist(),
+        "pixel_range": arrays["pixel_range"].tolist() if "pixel_range" in arrays else None,
         "parameters": run.parameters,
         "train_seconds": run.seconds,
         "best_epoch": run.best_epoch(),
@@ -1144,13 +1159,13 @@ def main(options: argparse.Namespace, callbacks=()):
             rate = learning_rate(options.learning_rate, options.epochs * steps)
             vae = build_vae(train, latent_dim, options.beta, rate)
         encoder, decoder_logits = vae.encoder, vae.decoder_logits
-        if options.start_from:
-            load_weights(options.start_from, {"encoder": encoder, "decoder": decoder_logits})
         run = TrainingRun(vae, options.model_dir, settings)
         run.restore(options.resume)
+        if options.start_from and not run.done:
+            load_weights(options.start_from, {"encoder": encoder, "decoder": decoder_logits})
         if run.is_chief:
-            counts = [len(train), len(validation), len(test)]
-            announce(options, train.shape[1:], counts, run.parameters)
+            prepare_folders(options.model_dir, options.images_dir)
+            print_sizes(train.shape[1:], (train, validation, test), run.parameters)
 
         is_mixed = sizes_of(latent_dim).is_mixed
         train_batch = functools.partial(vae_batch, latent_dim=latent_dim, is_mixed=is_mixed)
@@ -1197,7 +1212,7 @@ if __name__ == "__main__":
     except FileNotFoundError:  # the user's files were checked, so this is a bug
         raise
     except (OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
-        fail(f"folders must be writable, disk and memory suffice, found: {error}")
+        fail(f"folders must be writable, and disk and memory must suffice, found: {error}")
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)  # as a shell reports it

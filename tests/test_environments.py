@@ -11,7 +11,7 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, ROOT, VAE, metrics, mnist, run, trained
+from conftest import DENOISER, MODELS, ROOT, VAE, metrics, mnist, trained
 from PIL import Image
 
 TINY = ["--limit", "100", "--epochs", "1"]
@@ -55,13 +55,16 @@ def test_a_log_file_has_the_lines_so_far(tmp_path):
             assert process.poll() is None
         process.kill()
     text = (tmp_path / "log").read_text()
-    assert text.startswith("training on CPU:0\nimages (28, 28, 1): 20,000 to train, 4,000 to")
+    assert text.startswith("training on CPU:0\nmodels go to models/vae, pictures to images\n")
+    assert "images (28, 28, 1): 20,000 to train, 4,000 to validate, 4,000 to test\n" in text
 
 
 def test_names_that_the_encoding_lacks(tmp_path):
-    process = run(VAE, *TINY, "--model-dir", "łódź", cwd=tmp_path, PYTHONIOENCODING="cp1252")
+    command = [sys.executable, ROOT / VAE, *TINY, "--model-dir", "łódź"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
     assert process.returncode == 0, process.stderr
-    assert r"models go to \u0142\xf3d\u017a" in process.stdout.replace("ó", r"\xf3")
+    assert r"models go to \u0142ód\u017a" in process.stdout.decode("cp1252")
     assert (tmp_path / "łódź" / "metrics.json").is_file()
 
 
