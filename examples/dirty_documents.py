@@ -2,7 +2,8 @@
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
 #     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
-#     "tqdm>=4.66,<5", "scipy>=1.14,<2", "scikit-image>=0.25,<1",
+#     "tqdm>=4.66,<5", "scipy>=1.14,<2", "scikit-image>=0.25,<1", "tifffile>=2025.1.10",
+#     "imagecodecs>=2025.3.30",
 # ]
 # ///
 """Train the denoiser on dirty pages of text, and measure how well it cleans other pages.
@@ -142,7 +143,7 @@ def train_and_clean(folder, options):
     crops = folder / "crops.npz"
     model = folder / "model"
     size = ["--crop", 48, "--count", options.crops]
-    common.run_script("examples/pictures_to_npz.py", *pairs, "--output", crops, *size)
+    common.run_script("examples/prepare_data.py", *pairs, "--output", crops, *size)
     words = ["--data", crops, "--epochs", options.epochs, "--model-dir", model]
     common.run_script("StackedDenoisingAutoEncoder.py", *words)
     words = [folder / "test" / "dirty", "--output", folder / "test" / "cleaned"]

@@ -350,13 +350,13 @@ def is_picture(path):
         return False
 
 
-def find_pictures(folder, but=None):
-    """Return the pictures of a folder, without those of its subfolder `but`, and say what is left.
-
-    A path that is no folder has none.
-    """
-    files = [path for path in find_files(folder) if but is None or but not in path.parents]
-    found = [path for path in files if is_picture(path)]
+def find_pictures(folder, output=None):
+    """Return the pictures of a folder, without those in a subfolder `output`."""
+    files = find_files(folder)
+    if output and folder.resolve() in output.resolve().parents:
+        inside = folder / output.resolve().relative_to(folder.resolve())
+        files = [file for file in files if inside not in file.parents]
+    found = [file for file in files if is_picture(file)]
     say_skipped(folder, set(files) - set(found))
     return found
 
@@ -456,10 +456,10 @@ def read_picture(path, ranges):
     return as_image(next(read_pages(path)), ranges)
 
 
-def read_resized_pictures(paths, shape, options):
+def read_resized_pictures(paths, shape, model_dir, options):
     """Return {path: float32 image (*shape) in [0, 1]} of picture files, padded to the shape."""
     height, width, channels = shape
-    ranges = value_ranges(paths, options, model_range(options.model_dir))
+    ranges = value_ranges(paths, options, model_range(model_dir))
 
     def read(path):
         picture = read_picture(path, ranges).convert("L" if channels == 1 else "RGB")

@@ -254,7 +254,7 @@ def read_arrays(path, alone, shape):
             alone and is_text and not start.lstrip().lower().startswith(pictures.HTML)
         ):
             return read_table(path, shape)
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError) as error:
+    except Exception as error:  # the libraries report a damaged file in many ways
         common.fail(f"{path} cannot be read: {error}")
     return None
 
