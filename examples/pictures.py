@@ -7,7 +7,9 @@ are installed: pillow-heif (HEIC), pydicom (DICOM) and pypdfium2 (PDF).
 import collections
 import importlib
 import json
+import logging
 import unicodedata
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -29,6 +31,8 @@ PDF_DPI = 150  # a page of A4 has 1240 x 1754 pixels then
 DARK = 64  # images whose maximum is lower are hardly of the range 0 to 255
 SLACK = 0.1  # floats may exceed a range by this share of it, as after resizing
 WORKERS = 2  # pictures in memory at the same time; one of 12 megapixels takes up to 150 MB
+for module in ("tifffile", "pydicom"):
+    logging.getLogger(module).disabled = True  # what cannot be read is an exception
 HTML = (b"<!doctype html", b"<html")
 
 
@@ -61,19 +65,21 @@ class Page:
 
 
 def read_pages(path):
-    """Yield the pages of a picture file, the frames of an animation, or an array of one image.
+    """Yield the pages of a picture file, the frames of an animation, or an array; none of None.
 
     Raises an exception that says what is wrong with the file.
     """
+    if path is None:
+        return
     if isinstance(path, np.ndarray):
         yield Page(Image.fromarray(path))
         return
     with path.open("rb") as file:
         start = file.read(132)
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        yield from tiff_pages(path)
-    elif start[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
+    if start[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
         yield from dicom_pages(path)
+    elif start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        yield from tiff_pages(path)
     elif start.startswith(b"%PDF"):
         yield from pdf_pages(path)
     elif path.suffix == ".npy":
@@ -171,8 +177,10 @@ def upright(values, orientation):
 def dicom_pages(path):
     """Yield the frames of a DICOM file, with its own scale (for CT: Hounsfield units)."""
     pixels = need("pydicom.pixels", "DICOM", "pydicom")
-    data = need("pydicom", "DICOM").dcmread(path)
+    data = need("pydicom", "DICOM").dcmread(path, force=True)
     scaled = pixels.apply_rescale(pixels.pixel_array(data), data)
+    if scaled.dtype.kind == "f" and (scaled == np.rint(scaled)).all():
+        scaled = scaled.astype(np.int32)
     if data.PhotometricInterpretation == "MONOCHROME1":  # the minimum is white
         scaled = scaled.max() + scaled.min() - scaled
     count = int(data.get("NumberOfFrames", 1) or 1)
@@ -383,7 +391,7 @@ def try_each(sources, work):
         except Exception as error:  # Pillow and others report a damaged file in many ways
             return None, error
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool, warnings.catch_warnings(action="ignore"):
         found = pool.map(attempt, sources)
         return [*tqdm(found, total=len(sources), unit="picture", disable=None)]  # on a terminal
 
@@ -395,7 +403,8 @@ def report_failures(failures, count, options):
     """
     if not failures:
         return
-    names = "; ".join(f"{path}: {error}" for path, error in [*failures.items()][:10])
+    reasons = {path: " ".join(str(error).split())[:200] for path, error in failures.items()}
+    names = "; ".join(f"{path}: {reason}" for path, reason in [*reasons.items()][:10])
     text = f"{len(failures):,} of {count:,} pictures cannot be read ({names})"
     if not vars(options).get("skip_unreadable") or len(failures) == count:
         skip = "" if "skip_unreadable" not in options else "; --skip-unreadable leaves them out"

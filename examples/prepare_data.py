@@ -33,7 +33,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import common
@@ -79,17 +79,10 @@ with common.quiet_imports():
     import pictures
     import scipy.io
 
-PARTS = {  # words in names of folders, files and arrays
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # words in names
+PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 LABELS = {"y", "label", "labels", "target", "targets", "class", "classes", "emotion"}
+IDS = {"id", "index", "image", "unnamed"}
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "pixels"}
 NOISY = {"noisy", "dirty", "input", "inputs", "corrupted", "degraded"}
 CLEAN = {"clean", "cleaned", "target", "targets"}
@@ -122,30 +115,23 @@ class Source:
 
 
 @dataclass
-class Picture:
-    """A page of a source: most files have one."""
+class Area:
+    """A page of a source or a part of it, with the windows to cut from it."""
 
     source: Source
     page: int
-    shape: tuple  # height, width and channels
-
-    @property
-    def name(self):
-        name = self.source.name.encode("utf-8", "backslashreplace").decode()
-        return f"{name}#{self.page + 1}" if self.page else name
-
-
-@dataclass
-class Area:
-    """A rectangle of a picture, for one part of the data, with the windows to cut from it."""
-
-    picture: Picture
     part: str
     top: int
     left: int
     height: int
     width: int
+    channels: int
     windows: list = field(default_factory=list)  # (row in the array, top, left)
+
+    @property
+    def name(self):
+        name = self.source.name.encode("utf-8", "backslashreplace").decode()
+        return f"{name}#{self.page + 1}" if self.page else name
 
 
 def words_of(name):
@@ -320,11 +306,13 @@ def read_idx(path):
 def read_table(path, shape):
     """Return {"data": rows of pixels, "labels": their labels} of a text file."""
     lines = content_of(path).decode("utf-8-sig", "replace").strip().splitlines()
+    if not lines:
+        raise ValueError("it is empty")
     delimiter = next((each for each in ",;\t|" if each in lines[0]), None)  # or spaces
     first, row = (cells_of(line, delimiter) for line in (lines * 2)[:2])
-    names = [[] for _ in row]
+    names = [set() for _ in row]
     if any(is_number(b) > is_number(a) for a, b in zip(first, row, strict=False)):
-        names = [words_of(cell) for cell in first]
+        names = [set(words_of(cell)) if cell.strip() else IDS for cell in first]
         lines = lines[1:]
     settings = {"delimiter": delimiter, "quotechar": '"', "comments": None, "ndmin": 2}
     lists = [at for at, cell in enumerate(row) if len(cell.split()) >= SIDES[0] ** 2]
@@ -332,9 +320,12 @@ def read_table(path, shape):
         rows = np.loadtxt(lines, object, usecols=lists[0], **settings)
         values = np.array([cell.split() for cell in rows[:, 0]], np.float32)
     texts = [at for at, cell in enumerate(row) if not is_number(cell) and at not in lists]
-    named = [at for at, words in enumerate(names) if LABELS & set(words)]
+    named = [at for at, words in enumerate(names) if LABELS & words]
+    if len(named) > 1:  # such as x0y0, x0y1, ...
+        named = []
     if not lists:
-        left = {*texts, *named, *[at for at, words in enumerate(names) if words[:1] == ["id"]]}
+        ids = [at for at, words in enumerate(names) if words & IDS and words <= IDS]
+        left = {*texts, *named, *ids}
         columns = [at for at in range(len(row)) if at not in left]
         values = np.loadtxt(lines, np.float32, usecols=columns, **settings)
     if (values == np.rint(values)).all():
@@ -439,7 +430,7 @@ def stacked_images(name, array, shape):
     first, middle, last = array.shape
     on_first = (array, f"{first:,} images on the first axis")
     on_last = (np.moveaxis(array, -1, 0), f"{last:,} images on the last axis")
-    if shape:
+    if shape and tuple(shape[:2]) in ((middle, last), (first, middle)):
         return on_first if (middle, last) == tuple(shape[:2]) else on_last
     if last in (1, 3, 4):
         return array[np.newaxis], "one image with channels on the last axis"
@@ -754,17 +745,17 @@ def digest_of(content):
         return hashlib.file_digest(file, "sha256").digest()
 
 
-# ---- Pictures: sizes, ranges and parts of the data -----------------------------------------------
+# ---- Pictures: ranges, parts of the data and windows ---------------------------------------------
 
 
 def look(source):
-    """Return the kind, the extremes and the shape of each page, of a source and of its partner."""
+    """Return [(kind, minimum, maximum, shape)] of the pages of a source, and of its partner."""
     facts = ([], [])
     for content, found in zip((source.clean, source.noisy), facts, strict=True):
-        for page in pictures.read_pages(content) if content is not None else ():
+        for page in pictures.read_pages(content):
             found.append((page.kind, *pictures.extremes(page), page.shape))
     clean, noisy = [[shape[:2] for *_, shape in found] for found in facts]
-    if source.noisy is not None and clean != noisy:
+    if noisy and clean != noisy:
         raise ValueError(f"must have the size of its partner, {noisy[0]}, found {clean[0]}")
     return facts
 
@@ -784,95 +775,78 @@ def picture_ranges(facts, options):
     return ranges
 
 
-def find_areas(found, options):
-    """Return the areas of pictures for train, val and test, which are set apart where needed."""
-    areas = [Area(each, each.source.part or "train", 0, 0, *each.shape[:2]) for each in found]
-    missing = {"test", "val"} - {area.part for area in areas}
-    if not missing or not (options.crop or options.keep_folders_together):
-        return areas
-    train = [area for area in areas if area.part == "train"]
-    folders = {Path(area.picture.source.name).parent for area in train}
-    groups = {}
-    for area in train:
-        name = Path(area.picture.source.name)
-        by_folder = options.keep_folders_together and len(folders) > len(missing)
-        groups.setdefault(name.parent if by_folder else name, []).append(area)
-    if options.keep_folders_together and len(groups) <= len(missing):
-        text = f"must have {len(missing) + 1} folders or more, found {len(groups)}"
-        common.fail(f"--keep-folders-together {text}")
-    if options.keep_folders_together:
-        print(f"each of {len(groups):,} folders or files is in one part only")
-    elif len(groups) < HELD_OUT:
-        return cut_areas(areas, missing, options)
-    hold_out([*groups.values()], sorted(missing), len(train) // HELD_OUT, options)
-    return areas
-
-
-def hold_out(groups, parts, count, options):
-    """Put groups of areas in parts of the data, at random, until each part has `count`."""
-    waiting = [groups[at] for at in random(options).permutation(len(groups))]
-    for position, part in enumerate(parts):
-        held = 0
-        while held < max(1, count) and len(waiting) > len(parts) - position:
-            group = waiting.pop()
-            held += len(group)
-            for area in group:
-                area.part = part
-
-
 def random(options):
     """Return a generator of random numbers, which begins anew."""
     return np.random.default_rng(options.seed)
 
 
-def cut_areas(areas, missing, options):
-    """Return strips of fewer than ten pictures for train, val and test, none overlapping."""
-    strips = [strip for area in areas for strip in cut_in_strips(area, options.crop)]
-    longest = max(max(area.height, area.width) for area in areas)
-    if len(missing) < 2 or longest < 3 * options.crop:
-        text = f"{HELD_OUT} pictures to train on, or sides of {3 * options.crop} and no other parts"
-        common.fail(f"for --crop there must be {text}, found {len(areas)} and {longest}")
-    return strips
+def set_apart(areas, options):
+    """Return areas of which some are for val and test, if --crop or --keep-... asks for it."""
+    missing = sorted({"test", "val"} - {area.part for area in areas})
+    if not missing or not (options.crop or options.keep_folders_together):
+        return areas
+    train = [area for area in areas if area.part == "train"]
+    folders = {Path(area.source.name).parent for area in train}
+    by_folder = options.keep_folders_together and len(folders) > len(missing)
+    groups = {}
+    for area in train:
+        name = Path(area.source.name)
+        groups.setdefault(name.parent if by_folder else name, []).append(area)
+    if options.keep_folders_together and len(groups) <= len(missing):
+        text = f"must have {len(missing) + 1} folders or more, found {len(groups)}"
+        common.fail(f"--keep-folders-together {text}")
+    if not options.keep_folders_together and len(groups) < HELD_OUT:
+        return cut_in_strips(areas, missing, options.crop)
+    waiting = [[*groups.values()][at] for at in random(options).permutation(len(groups))]
+    for part in missing:
+        held = 0
+        while held < max(1, len(train) // HELD_OUT) and len(waiting) > 1:
+            group = waiting.pop()
+            held += len(group)
+            for area in group:
+                area.part = part
+    if options.keep_folders_together:
+        print(f"each of {len(groups):,} {'folders' if by_folder else 'files'} is in one part only")
+    return areas
 
 
-def cut_in_strips(area, crop):
-    """Return the parts of a picture along its longer side: train, val and test, none overlapping.
+def cut_in_strips(areas, missing, crop):
+    """Return strips of few pictures for train, val and test, none overlapping.
 
-    A picture that is too small for three strips stays whole.
+    They lie along the longer side. A picture that is too small for three strips stays whole.
     """
-    length = max(area.height, area.width)
-    strip = max(crop, length // HELD_OUT)
-    if length < 3 * crop:
-        return [area]
-    cuts = {
-        "train": (0, length - 2 * strip),
-        "val": (length - 2 * strip, length - strip),
-        "test": (length - strip, length),
-    }
+    longest = max(max(area.height, area.width) for area in areas)
+    if len(missing) < 2 or longest < 3 * crop:
+        text = f"{HELD_OUT} pictures to train on, or sides of {3 * crop} and no other parts"
+        common.fail(f"for --crop {crop} there must be {text}, found {len(areas)} and {longest}")
     strips = []
-    for part, (start, stop) in cuts.items():
-        if area.height > area.width:
-            place = (start, 0, stop - start, area.width)
+    for area in areas:
+        length = max(area.height, area.width)
+        strip = max(crop, length // HELD_OUT)
+        cuts = [("train", 0, length - 2 * strip)]
+        cuts += [("val", length - 2 * strip, strip), ("test", length - strip, strip)]
+        if length < 3 * crop:
+            strips.append(area)
+        elif area.height > area.width:
+            strips += [replace(area, part=part, top=at, height=n) for part, at, n in cuts]
         else:
-            place = (0, start, area.height, stop - start)
-        strips.append(Area(area.picture, part, *place))
-    return strips
+            strips += [replace(area, part=part, left=at, width=n) for part, at, n in cuts]
+    return [replace(strip, windows=[]) for strip in strips]
 
 
-def large_enough(found, options):
+def large_enough(areas, crop):
     """Return the pictures that have room for a crop."""
-    large = [picture for picture in found if min(picture.shape[:2]) >= options.crop]
-    small = [picture.source.name for picture in found if min(picture.shape[:2]) < options.crop]
-    text = f"{len(small):,} of {len(found):,} pictures are smaller than --crop {options.crop}"
-    if not large:
+    small = [area.name for area in areas if min(area.height, area.width) < crop]
+    text = f"{len(small):,} of {len(areas):,} pictures are smaller than --crop {crop}"
+    if len(small) == len(areas):
         common.fail(f"{text}; it must be a smaller number")
     if small:
         print(f"skipped: {text}: {', '.join(small[:10])}")
-    return large
+    return [area for area in areas if min(area.height, area.width) >= crop]
 
 
 def plan_crops(areas, options):
-    """Draw the places of the crops; return {part: pictures of the crops, in order}.
+    """Draw the places of the crops; return {part: areas of the crops, in order}.
 
     Large areas get more: each place in a picture is as likely as any other.
     """
@@ -885,17 +859,17 @@ def plan_crops(areas, options):
         places = rows * columns
         count = options.count if part == "train" else max(1, options.count // HELD_OUT)
         chosen = draw.choice(len(some), count, p=places / places.sum())
+        planned[part] = [some[index] for index in chosen]
         for row, index in enumerate(chosen):
             area = some[index]
             top = area.top + draw.integers(rows[index])
             left = area.left + draw.integers(columns[index])
             area.windows.append((row, top, left))
-        planned[part] = [some[index].picture for index in chosen]
     return planned
 
 
 def plan_whole(areas, options):
-    """Give each whole picture a row, in random order; return {part: pictures, in order}."""
+    """Give each whole picture a row, in random order; return {part: areas, in order}."""
     sizes = sorted({(area.height, area.width) for area in areas})
     if not options.size and (len(sizes) > 1 or not {*sizes[0]} <= {*SIDES}):
         found = f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}" if sizes[1:] else sizes[0]
@@ -906,93 +880,92 @@ def plan_whole(areas, options):
         done = {"pad": "padded with the colour of their border", "crop": "cropped"}
         text = f"{oblong:,} of {len(areas):,} pictures are not square"
         print(f"{text}: {done.get(options.fit, 'stretched')} (--fit {options.fit})")
+    order = range(len(areas))
+    if not areas[0].source.is_array:
+        order = random(options).permutation(len(areas))
     planned = {}
-    order = random(options).permutation(len(areas))
-    for index in order if not areas[0].picture.source.is_array else range(len(areas)):
+    for index in order:
         rows = planned.setdefault(areas[index].part, [])
         areas[index].windows.append((len(rows), 0, 0))
-        rows.append(areas[index].picture)
+        rows.append(areas[index])
     return planned
 
 
 # ---- Pictures to arrays --------------------------------------------------------------------------
 
 
-@dataclass
-class Filling:
-    """Arrays x_* to fill, the number of times that each row was filled, and how."""
-
-    arrays: dict
-    filled: dict
-    areas: dict  # {(name of a source, page): areas}
-    ranges: dict
-    options: object
-
-    def add(self, source):
-        """Put the windows planned for a source in the arrays; return notes on what was changed."""
-        notes = []
-        for suffix, content in (("", source.clean), ("_noisy", source.noisy)):
-            pages = pictures.read_pages(content) if content is not None else ()
-            for number, page in enumerate(pages):
-                image = pictures.as_image(page, self.ranges)
-                notes += page.notes
-                for area in self.areas.get((source.name, number), ()):
-                    self.cut(image, area, suffix)
-        return notes
-
-    def cut(self, image, area, suffix):
-        """Put the windows of an area of an image in rows of its array."""
-        images = self.arrays[f"x_{area.part}{suffix}"]
-        side = self.options.crop
-        for row, top, left in area.windows:
-            window = image.crop((left, top, left + side, top + side)) if side else image
-            if self.options.size:
-                size = (self.options.size, self.options.size)
-                window = pictures.resize(window, *size, self.options.fit)
-            window = window.convert("L" if images.shape[3] == 1 else "RGB")
-            images[row] = np.atleast_3d(np.asarray(window))
-            self.filled[area.part][row] += 1
-
-
-def picture_arrays(sources, options):
-    """Return {name: array} of sources, and the values that became black and white."""
+def arrays_of(sources, options):
+    """Return {name: array} of sources, and {kind: (low, high)} of the values of pictures."""
     looked, failures = tried(sources, look)
-    found = [
-        Picture(source, number, shape)
-        for source, facts in looked
-        for number, (*_, shape) in enumerate(facts[0])
-    ]
-    if not found:
+    areas = []
+    for source, facts in looked:
+        for page, (*_, shape) in enumerate(facts[0]):
+            areas.append(Area(source, page, source.part or "train", 0, 0, *shape))
+    count = len(areas)
+    if not areas:
         pictures.report_failures(failures, len(sources), options)
-    if len(found) > len(looked):
-        print(f"{len(looked):,} files have {len(found):,} pages or frames, used as single images")
+    if count > len(looked):
+        print(f"{len(looked):,} files have {count:,} pages or frames, each of which is an image")
     ranges = {"bytes": (0, 255)}
     if not sources[0].is_array:
         ranges = picture_ranges([facts for _, facts in looked], options)
-    large = large_enough(found, options) if options.crop else found
-    areas = find_areas(large, options)
-    planned = plan_crops(areas, options) if options.crop else plan_whole(areas, options)
-    channels = channels_of(found, options)
+    channels = channels_of(areas, options)
+    if options.crop:
+        areas = set_apart(large_enough(areas, options.crop), options)
+        planned = plan_crops(areas, options)
+    else:
+        areas = set_apart(areas, options)
+        planned = plan_whole(areas, options)
     side = options.crop or options.size
-    height, width = (side, side) if side else found[0].shape[:2]
+    shape = (side, side) if side else (areas[0].height, areas[0].width)
     arrays = {}
-    for part, rows in planned.items():
-        for suffix in ("", "_noisy") if sources[0].noisy is not None else ("",):
-            arrays[f"x_{part}{suffix}"] = np.zeros((len(rows), height, width, channels), np.uint8)
-    filled = {part: np.zeros(len(rows), int) for part, rows in planned.items()}
-    areas_of = {}
+    filled = {}
+    for part in sorted(planned, key=["train", "val", "test"].index):
+        rows = len(planned[part])
+        filled[part] = np.zeros(rows, bool)
+        arrays[f"x_{part}"] = np.empty((rows, *shape, channels), np.uint8)
+        if sources[0].noisy is not None:
+            arrays[f"x_{part}_noisy"] = np.empty((rows, *shape, channels), np.uint8)
+        add_names(arrays, part, planned[part])
+    plan = {}
     for area in areas:
-        areas_of.setdefault((area.picture.source.name, area.picture.page), []).append(area)
-    filling = Filling(arrays, filled, areas_of, ranges, options)
-    used = {area.picture.source.name for area in areas if area.windows}
-    notes, more = tried([source for source, _ in looked if source.name in used], filling.add)
+        plan.setdefault(area.source.name, []).append(area)
+
+    def fill(source):
+        """Put the windows planned for a source in the arrays; return notes on what was changed."""
+        notes = []
+        for suffix, content in (("_noisy", source.noisy), ("", source.clean)):
+            for number, page in enumerate(pictures.read_pages(content)):
+                image = pictures.as_image(page, ranges)
+                notes += page.notes
+                for area in plan[source.name]:
+                    if area.page == number:
+                        cut_windows(image, area, arrays[f"x_{area.part}{suffix}"], options)
+        for area in plan[source.name]:
+            filled[area.part][[row for row, *_ in area.windows]] = True
+        return notes
+
+    used = {area.source.name for area in areas if area.windows}
+    notes, more = tried([source for source, _ in looked if source.name in used], fill)
     pictures.report_failures(failures | more, len(sources), options)
-    counts = Counter(note for _, found in notes for note in found)
-    for note, count in counts.items():
-        print(f"{count:,} of {len(found):,} pictures {note}")
-    add_names(arrays, planned)
-    keep_filled(arrays, filled)
+    for note, times in Counter(note for _, found in notes for note in found).items():
+        print(f"{times:,} of {count:,} pictures {note}")
+    for part, rows in filled.items():  # without those of pictures that could not be read
+        for name in [name for name in arrays if name.split("_")[1] == part]:
+            arrays[name] = arrays[name][rows]
     return arrays, ranges
+
+
+def cut_windows(image, area, images, options):
+    """Put the windows of an area of a Pillow image in rows of an array of images."""
+    for row, top, left in area.windows:
+        window = image
+        if options.crop:
+            window = image.crop((left, top, left + options.crop, top + options.crop))
+        if options.size:
+            window = pictures.resize(window, options.size, options.size, options.fit)
+        window = window.convert("L" if images.shape[3] == 1 else "RGB")
+        images[row] = np.atleast_3d(np.asarray(window))
 
 
 def tried(sources, work):
@@ -1002,75 +975,49 @@ def tried(sources, work):
     return [(source, result) for source, (result, error) in results if not error], failures
 
 
-def channels_of(found, options):
+def channels_of(areas, options):
     """Return 1 or 3, the channels of the arrays of pictures, and say so if they are mixed."""
-    gray = sum(picture.shape[2] == 1 for picture in found)
-    if options.gray or gray == len(found):
+    gray = sum(area.channels == 1 for area in areas)
+    if options.gray or gray == len(areas):
         return 1
     if gray:
-        print(f"{gray:,} pictures are grayscale and {len(found) - gray:,} are RGB: RGB is used")
+        print(f"{gray:,} pictures are grayscale and {len(areas) - gray:,} are RGB: RGB is used")
     return 3
 
 
-def add_names(arrays, planned):
-    """Add names_* and y_* of the planned pictures to the arrays."""
-    labels = {picture.source.label for rows in planned.values() for picture in rows}
-    for part, rows in planned.items():
-        if len(labels) > 1 and None not in [picture.source.label for picture in rows]:
-            arrays[f"y_{part}"] = np.array([picture.source.label for picture in rows])
-        if not rows[0].source.is_array:
-            arrays[f"names_{part}"] = np.array([picture.name for picture in rows])
-
-
-def keep_filled(arrays, filled):
-    """Drop the rows of pictures that could not be read."""
-    for part, times in filled.items():
-        for name in [name for name in arrays if name.split("_")[1] == part]:
-            arrays[name] = arrays[name][times == max(times)]
+def add_names(arrays, part, areas):
+    """Add the labels and the names of the pictures of a part of the data to the arrays."""
+    labels = [area.source.label for area in areas]
+    if None not in labels and set(labels) != {"."}:
+        arrays[f"y_{part}"] = np.array(labels)
+    if not areas[0].source.is_array:
+        arrays[f"names_{part}"] = np.array([area.name for area in areas])
 
 
 # ---- All together --------------------------------------------------------------------------------
 
 
 def finish(arrays, ranges, options):
-    """Widen a narrow range of bytes, and drop channels that say nothing; return pixel_range."""
+    """Stretch a narrow range of bytes, drop equal channels, and add pixel_range to the arrays."""
     images = [name for name in arrays if name.startswith("x_")]
     limits = next((each for kind, each in ranges.items() if kind != "bytes"), (0, 255))
-    if set(ranges) == {"bytes"} and not options.range:
+    if set(ranges) == {"bytes"} and options.range:
+        limits = tuple(options.range)
+    elif set(ranges) == {"bytes"}:
         highest = max(int(arrays[name].max()) for name in images if not name.endswith("_noisy"))
         limits = pictures.guess_range("bytes", 0, highest)
-        for name in images if limits != (0, 255) else ():
-            arrays[name] = pictures.to_bytes(arrays[name], limits)
         if limits != (0, 255):
             print(pictures.say_range(f"bytes of at most {highest}", limits))
-    if all(is_gray(image) for name in images for image in arrays[name]):
-        if arrays[images[0]].shape[3] == 3:
-            print("all images are grayscale, though stored as RGB: one channel is kept")
         for name in images:
-            arrays[name] = arrays[name][..., :1]
+            arrays[name] = pictures.to_bytes(arrays[name], limits)
     if limits != (0, 255):
         arrays["pixel_range"] = np.array(limits, np.float64)
-
-
-def is_gray(image):
-    """Return whether the channels of an image are equal."""
-    return (image == image[..., :1]).all()
-
-
-def main(options):
-    with tempfile.TemporaryDirectory() as folder:
-        arrays, copies = convert(options, Path(folder))
-    for name, array in arrays.items():
-        if name.startswith("x_"):
-            print(f"{name}: {len(array):,} images, {array.shape[1:]}")
-    if len(arrays["x_train"]) < FEWEST:
-        print(f"the scripts train on {FEWEST} images or more")
-    with common.new_file(options.output) as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    if copies:
-        text = "".join(f"{copy}\t{first}\n" for copy, first in copies)
-        with common.new_file(copies_path(options.output)) as unfinished:
-            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+    if arrays[images[0]].shape[3] == 1:
+        return
+    if all((image == image[..., :1]).all() for name in images for image in arrays[name]):
+        print("all images are grayscale, though stored as RGB: one channel is kept")
+        for name in images:
+            arrays[name] = arrays[name][..., :1]
 
 
 def convert(options, scratch):
@@ -1082,16 +1029,30 @@ def convert(options, scratch):
         pictures.say_skipped(options.what[0], [files[name] for name in files.keys() - found])
         noisy = {name: path for name, path in noisy_files.items() if pictures.is_picture(path)}
         sources = picture_sources(found, noisy, options)
-        ranges = {}
     else:
-        sources, ranges = array_sources(files, noisy_files, options)
+        sources, array_ranges = array_sources(files, noisy_files, options)
     sources, copies = without_copies(sources, options)
-    try:
-        arrays, picture_range = picture_arrays(sources, options)
-    except MemoryError as error:
-        common.fail(f"--size, --crop or --count must fit in memory, found {error}")
-    finish(arrays, ranges or picture_range, options)
+    arrays, ranges = arrays_of(sources, options)
+    finish(arrays, ranges if found else array_ranges, options)
     return arrays, copies
+
+
+def main(options):
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            arrays, copies = convert(options, Path(folder))
+        except MemoryError as error:
+            common.fail(f"--size, --crop or --count must fit in memory, found {error}")
+    for name in [name for name in arrays if name.startswith("x_")]:
+        print(f"{name}: {len(arrays[name]):,} images, {arrays[name].shape[1:]}")
+    if len(arrays["x_train"]) < FEWEST:
+        print(f"the scripts train on {FEWEST} images or more")
+    with common.new_file(options.output) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    if copies:
+        text = "".join(f"{copy}\t{first}\n" for copy, first in copies)
+        with common.new_file(copies_path(options.output)) as unfinished:
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ FILES = {  # file name: content, expected images
     "quoted.csv": re.sub(rb"\d+", rb'"\g<0>"', table(ROWS)),
     "words.csv": table([["ABCDEFG"[row[0]], *row[1:]] for row in ROWS]),
     "ids.csv": table(np.column_stack([np.arange(40), ROWS]), header=f"id,{HEADER}"),
+    "index.csv": table(np.column_stack([np.arange(40), ROWS]), header=f",{HEADER}"),
     "cells.csv": table([[row[0], " ".join(map(str, row[1:]))] for row in ROWS], header="y,pixels"),
     "packed.csv.gz": gzip.compress(table(ROWS, header=HEADER)),
 }
@@ -356,7 +357,7 @@ def test_arrays_are_resized_and_cut(prepare, tmp_path):
     ("x.mat", b"MATLAB 5.0 MAT-file", "x.mat cannot be read"),
     ("x.csv", b"a,b\nc,d\n", "must be images"),
     ("x.mp4", b"\0\0\0\x18ftypmp42", "must have pictures or arrays of images, found .mp4"),
-    ("x.txt", b"", "x.txt cannot be read"),
+    ("x.txt", b"", "x.txt cannot be read: it is empty"),
 ])  # fmt: skip
 def test_files_that_cannot_be_read(name, content, text, fails, tmp_path):
     (tmp_path / name).write_bytes(content)
