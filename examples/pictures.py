@@ -332,11 +332,15 @@ def resize(picture, height, width, fit):
 def find_files(folder):
     """Return the files of a folder and its subfolders in order, without hidden ones."""
     files = []
+    links = 0
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        links += path.is_symlink() and not path.is_file()
         if path.is_file() and not is_hidden and path.name != "DICOMDIR":
             files.append(path)
+    if links:
+        print(f"{folder}: skipped {links:,} links to folders or to nothing")
     return files
 
 

@@ -81,6 +81,7 @@ with common.quiet_imports():
 
 PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # words in names
 PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
+PART_WORDS = {"set", "images", "img", "data", "dataset", "seg"}  # may stand alongside
 LABELS = {"y", "label", "labels", "target", "targets", "class", "classes", "emotion"}
 IDS = {"id", "index", "image", "unnamed"}
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "pixels"}
@@ -402,13 +403,19 @@ def as_images(name, array, shape):
 
 def flat_images(name, array, shape):
     """Return images of which each is a row or, if only that fits, a column of the array."""
-    found = flat_shape(array.shape[1], shape)
+    count, length = array.shape
+    if shape and tuple(shape[:2]) == array.shape:
+        return array[np.newaxis], "one image"
+    if not shape and count == length and difference(array, 0) < CLEARER * difference(array, 1):
+        fail = f"must be told by --shape {count} {length}, if it is one image, or of its rows"
+        common.fail(f"{name} {fail}, found {array.shape}")
+    found = flat_shape(length, shape)
     if not found and flat_shape(array.shape[0], shape):
         array = array.T
         found = flat_shape(array.shape[1], shape)
     if not found:
-        count = f"rows of {array.shape[1]:,} values"
-        common.fail(f"{name} must be a square, or as --shape HEIGHT WIDTH says, found {count}")
+        found = f"{count:,} rows of {length:,} values"
+        common.fail(f"{name} must be squares, or as --shape HEIGHT WIDTH says, found {found}")
     if shape and len(shape) == 3 and shape[0] in (1, 3):
         return array.reshape(-1, *shape).transpose(0, 2, 3, 1), f"flat images, {shape}"
     height, width, channels = found
@@ -625,13 +632,16 @@ def bytes_of_images(images, limits):
 
 
 def part_and_label(name):
-    """Return the part that a folder of a name names, if any, and the other folders."""
-    folders = name.split("/")[:-1]
-    for index, folder in enumerate(folders):
-        if folder.lower() in PARTS:
-            del folders[index]
-            return PARTS[folder.lower()], "/".join(folders) or "."
-    return None, "/".join(folders) or "."
+    """Return the part that folders of a name are named as, if any, and the other folders."""
+    part = None
+    others = []
+    for folder in name.split("/")[:-1]:
+        words = set(words_of(folder))
+        if words & PARTS.keys() and words <= PARTS.keys() | PART_WORDS:  # training_set
+            part = part_of(words)
+        else:
+            others.append(folder)
+    return part, "/".join(others) or "."
 
 
 def need_no_pairs(names):

@@ -216,7 +216,11 @@ def test_axes_that_only_the_user_can_tell(prepare, fails, tmp_path):
     np.save(tmp_path / "a.npy", RGB.reshape(40, -1))
     fails(["a.npy"], "--shape 3 12 12 or --shape 12 12 3")
     np.save(tmp_path / "a.npy", GRAY[:, 1:].reshape(40, -1))
-    fails(["a.npy"], "as --shape HEIGHT WIDTH says, found rows of 132 values")
+    fails(["a.npy"], "as --shape HEIGHT WIDTH says, found 40 rows of 132 values")
+    np.save(tmp_path / "a.npy", np.uint8(np.add.outer(np.arange(144), np.arange(144)) // 2))
+    fails(["a.npy"], "--shape 144 144, if it is one image")
+    arrays, _ = prepare("a.npy", "--shape", 144, 144)
+    assert arrays["x_train"].shape == (1, 144, 144, 1)
     np.save(tmp_path / "a.npy", np.repeat(RGB[..., :1], 2, axis=3))
     fails(["a.npy"], "must have 1, 3 or 4 channels, found (40, 12, 12, 2)")
 
@@ -654,7 +658,7 @@ def test_names_that_are_not_utf_8(tmp_path):
 
 
 def test_folders_named_as_parts(prepare, fails, tmp_path):
-    for part, count in (("train", 6), ("Testing", 3), ("valid", 2)):
+    for part, count in (("training_set", 6), ("Testing/test", 3), ("valid", 2)):
         for label in "ab":
             fill(tmp_path / "in" / part / label, GRAY[:count])
     arrays, _ = prepare("in")
@@ -820,6 +824,7 @@ def test_what_is_skipped_is_counted(prepare, tmp_path):
         (tmp_path / "in" / name).symlink_to(target)
     arrays, text = prepare("in")
     assert "in: skipped 2 .txt, 1 .psd\n" in text
+    assert "in: skipped 3 links to folders or to nothing\n" in text
     same_images(arrays["x_train"], GRAY[:25])
 
 
