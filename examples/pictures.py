@@ -441,14 +441,18 @@ def value_ranges(paths, options, known=None):
     """
 
     def look(path):
-        page = next(read_pages(path))
-        return page.kind, *extremes(page)
+        pages = read_pages(path)
+        page = next(pages)
+        return page.kind, *extremes(page), next(pages, None) is not None
 
     found = for_each_picture(paths, look, options).values()
+    several = sum(has_more for *_, has_more in found)
+    if several:
+        print(f"{several:,} files have several pages or frames; the first of each is used")
     ranges = {"bytes": (0, 255)}
     for kind in sorted({kind for kind, *_ in found}):
-        low = min(low for each, low, _ in found if each == kind)
-        high = max(high for each, _, high in found if each == kind)
+        low = min(low for each, low, *_ in found if each == kind)
+        high = max(high for each, _, high, _ in found if each == kind)
         if options.range:
             ranges[kind] = tuple(options.range)
         elif kind != "bytes":

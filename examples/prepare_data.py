@@ -87,7 +87,8 @@ IDS = {"id", "index", "image", "unnamed"}
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "pixels"}
 NOISY = {"noisy", "dirty", "input", "inputs", "corrupted", "degraded"}
 CLEAN = {"clean", "cleaned", "target", "targets"}
-MASKS = {"mask", "masks", "ground", "truth", "gt", "segmentation", "segmentations", "annotations"}
+MASKS = {"mask", "masks", "gt", "segmentation", "segmentations", "annotations"}
+GROUND_TRUTH = re.compile("ground.?truth", re.IGNORECASE)
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 TABLES = (".csv", ".tsv", ".txt", ".data")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
@@ -660,7 +661,7 @@ def need_no_pairs(names):
 
 def without_masks(names):
     """Return the names of pictures without masks of others, which are counted."""
-    may_be = {name for name in names if MASKS & set(words_of(name))}
+    may_be = {name for name in names if MASKS & set(words_of(GROUND_TRUTH.sub("mask", name)))}
     stems = {Path(name).stem for name in names if name not in may_be}
     shorter = {name: re.sub(r"[ _-][a-zA-Z]+$", "", Path(name).stem) for name in may_be}
     masks = {name for name in may_be if stems & {Path(name).stem, shorter[name]}}
@@ -915,7 +916,7 @@ def arrays_of(sources, options):
     if not areas:
         pictures.report_failures(failures, len(sources), options)
     if count > len(looked):
-        print(f"{len(looked):,} files have {count:,} pages or frames, each of which is an image")
+        print(f"files: {len(looked):,}; pages and frames, each of which is an image: {count:,}")
     ranges = {"bytes": (0, 255)}
     if not sources[0].is_array:
         ranges = picture_ranges([facts for _, facts in looked], options)

@@ -62,10 +62,14 @@ def test_a_folder_becomes_a_data_set(place):
 
 def test_denoised_pictures_keep_size_and_name(place, tmp_path):
     draw(tmp_path / "in" / "sub" / "b.gif", (40, 30))
+    frame = Image.new("L", (40, 30))
+    with Image.open(tmp_path / "in" / "sub" / "b.gif") as first:
+        first.save(tmp_path / "in" / "sub" / "b.gif", save_all=True, append_images=[frame])
     pixels = draw(tmp_path / "in" / "a.png", (12, 10), "RGB")
     draw(tmp_path / "c.jpeg", (12, 10))
     words = [tmp_path / "in", tmp_path / "c.jpeg", "--output", tmp_path / "out"]
-    worked("denoise_pictures", *words, cwd=place)
+    text = worked("denoise_pictures", *words, cwd=place)
+    assert "1 files have several pages or frames; the first of each is used" in text
     sizes = {}
     for path in (tmp_path / "out").rglob("*.*"):
         with Image.open(path) as picture:

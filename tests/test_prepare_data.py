@@ -492,7 +492,7 @@ def test_stacks_and_animations(prepare, tmp_path):
     frames[0].save(tmp_path / "d.webp", save_all=True, append_images=frames[1:], lossless=True)
     for name in ("a.tif", "b.tif", "c.gif", "d.webp"):
         arrays, text = prepare(name)
-        assert "1 files have 30 pages or frames" in text
+        assert "files: 1; pages and frames, each of which is an image: 30" in text
         np.testing.assert_allclose(arrays["x_train"].shape, (30, 12, 12, 1))
         order = np.argsort([int(each.partition("#")[2] or 1) for each in arrays["names_train"]])
         np.testing.assert_allclose(arrays["x_train"][order, ..., 0].astype(int), FULL[:30], atol=1)
