@@ -286,6 +286,8 @@ def read_matlab(path):
         if isinstance(value, dict):
             waiting |= {f"{name}.{key}": inner for key, inner in value.items()}
         elif isinstance(value, np.ndarray):
+            if value.dtype == object and len({np.shape(each) for each in value.flat}) == 1:
+                value = np.stack([*value.flat])  # cells of images of one size
             found[name] = value
     return dict(sorted(found.items()))
 
@@ -671,10 +673,8 @@ def without_masks(names):
 
 
 def find_partners(clean, noisy):
-    """Return {clean name: noisy name} of equal names; the suffixes may differ."""
-    by_name = {pictures.same_name(name): name for name in noisy}
-    partners = {name: by_name.get(pictures.same_name(name)) for name in clean}
-    partners = {name: partner for name, partner in partners.items() if partner}
+    """Return {clean name: noisy name}; suffixes and the way to write accents may differ."""
+    partners = {name: name for name in set(clean) & set(noisy)}
     noisy_stems = by_stem(set(noisy) - set(partners.values()))
     for stem, names in by_stem(set(clean) - partners.keys()).items():
         found = noisy_stems.get(stem, [])
@@ -698,6 +698,13 @@ def by_stem(names):
         stem = pictures.same_name(name.removesuffix(Path(name).suffix))
         found.setdefault(stem, []).append(name)
     return found
+
+
+def picture_files(files):
+    """Return the pictures among {name: file}, or else .npy files if there are many."""
+    found = {name: path for name, path in files.items() if pictures.is_picture(path)}
+    arrays = {name: path for name, path in files.items() if path.suffix == ".npy"}
+    return arrays if not found and len(arrays) >= FEWEST else found
 
 
 def picture_sources(files, noisy_files, options):
@@ -1035,11 +1042,10 @@ def convert(options, scratch):
     """Return {name: array} of what the user brings, and [(copy, first)]."""
     files = find_files(options.what, scratch / "clean")
     noisy_files = find_files([options.noisy], scratch / "noisy") if options.noisy else {}
-    found = {name: path for name, path in files.items() if pictures.is_picture(path)}
+    found = picture_files(files)
     if found:
         pictures.say_skipped(options.what[0], [files[name] for name in files.keys() - found])
-        noisy = {name: path for name, path in noisy_files.items() if pictures.is_picture(path)}
-        sources = picture_sources(found, noisy, options)
+        sources = picture_sources(found, picture_files(noisy_files), options)
     else:
         sources, array_ranges = array_sources(files, noisy_files, options)
     sources, copies = without_copies(sources, options)

@@ -295,6 +295,12 @@ def test_matlab(prepare, fails, tmp_path):
         np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[:, 1:])
         np.testing.assert_array_equal(arrays["y_train"], LABELS)
         assert "(11, 12, 40), 40 images on the last axis" in text
+    cells = np.empty((1, 40), object)
+    for index in range(40):
+        cells[0, index] = GRAY[index]
+    scipy.io.savemat(tmp_path / "d.mat", {"images": cells})
+    arrays, _ = prepare("d.mat")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
     scipy.io.savemat(tmp_path / "c.mat", {"left": last, "right": last[::-1]})
     fails(["c.mat", "--shape", 11, 12], "c/left (11, 12, 40), c/right (11, 12, 40)")
 
@@ -481,6 +487,15 @@ def test_compressed_tiff(compression, prepare, tmp_path):
     for image, name in zip(arrays["x_train"], arrays["names_train"], strict=True):
         expected = np.asarray(pictures[int(name[:-4])].convert("L"), int)
         np.testing.assert_allclose(image[..., 0], expected, atol=8 if compression == "jpeg" else 0)
+
+
+def test_a_folder_of_arrays_of_one_image_each(prepare, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(30):
+        np.save(tmp_path / "in" / f"{index}.npy", np.float32(FULL[index] / 255))
+    arrays, _ = prepare("in")
+    same_images(arrays["x_train"], FULL[:30])
+    assert arrays["pixel_range"].tolist() == [0, 1]
 
 
 def test_stacks_and_animations(prepare, tmp_path):
@@ -783,7 +798,9 @@ def test_folders_are_kept_together(prepare, fails, tmp_path):
     """Frames of videos; and frames in files, of which each is a video."""
     for video in range(10):
         fill(tmp_path / "in" / f"v{video}", GRAY[video : video + 4])
-        tifffile.imwrite(tmp_path / f"{video}.tif", GRAY[video : video + 4])
+        tifffile.imwrite(
+            tmp_path / f"{video}.tif", GRAY[video : video + 4], photometric="minisblack"
+        )
     for words in (["in"], [f"{video}.tif" for video in range(10)]):
         arrays, _ = prepare(*words, "--keep-folders-together")
         parts = [
@@ -873,6 +890,7 @@ def test_the_crops_of_few_pictures_share_no_pixel(prepare, fails, tmp_path):
     pixels = {name: {*map(bytes, arrays[name].reshape(-1, 3))} for name in shapes}
     assert not pixels["x_train"] & pixels["x_test"]
     assert not pixels["x_train"] & pixels["x_val"] and not pixels["x_val"] & pixels["x_test"]
+    assert len({crop[0, 0].tobytes() for crop in arrays["x_train"]}) > 150  # places
     from_large = np.mean([crop[0, 0, 2] == 9 for crop in arrays["x_train"]])
     assert 0.92 < from_large < 1  # 37 x 13 places, and 5 x 3 in the small one
     (tmp_path / "in" / "0.png").unlink()
