@@ -83,7 +83,7 @@ PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test
 PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 PART_WORDS = {"set", "images", "img", "data", "dataset", "seg"}  # may stand alongside
 LABELS = {"y", "label", "labels", "target", "targets", "class", "classes", "emotion"}
-IDS = {"id", "index", "image", "unnamed"}
+IDS = {"id", "ids", "index", "image", "name", "names", "unnamed"}
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "pixels"}
 NOISY = {"noisy", "dirty", "input", "inputs", "corrupted", "degraded"}
 CLEAN = {"clean", "cleaned", "target", "targets"}
@@ -530,7 +530,8 @@ def choose_labels(arrays, part, count):
     """Return the name of the labels of so many images of a part of the data, or None."""
     fitting = []
     for name, array in arrays.items():
-        if is_labels(name, array) and count in array.shape and part_of_array(name) == part:
+        is_of_part = count in array.shape and part_of_array(name) == part
+        if is_of_part and is_labels(name, array) and not IDS & last_words(name):
             fitting.append(name)
     named = [name for name in fitting if LABELS & last_words(name)]
     return named[0] if named else fitting[0] if len(fitting) == 1 else None
@@ -819,7 +820,7 @@ def set_apart(areas, options):
     for part in missing:
         held = 0
         while held < max(1, len(train) // HELD_OUT) and len(waiting) > 1:
-            group = waiting.pop()
+            group = waiting.pop(0)
             held += len(group)
             for area in group:
                 area.part = part

@@ -279,6 +279,7 @@ def test_hdf5(prepare, tmp_path):
     np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[:30])
     np.testing.assert_array_equal(arrays["y_train"], LABELS[:30])
     np.testing.assert_array_equal(arrays["x_test"][..., 0], GRAY[30:])
+    assert "y_test" not in arrays
 
 
 def test_matlab(prepare, fails, tmp_path):
