@@ -586,7 +586,13 @@ def array_sources(files, noisy_files, options):
     kind, limits = array_range(images, options)
     sources = []
     used = set(chosen.values())
-    for part in {part: None for part, _ in chosen}:
+    parts = {part: None for part, _ in chosen}
+    is_train = len(parts) == 1 or "train" in parts
+    if not is_train or any((part, "") not in chosen for part in parts):
+        found = ", ".join(chosen.values())
+        common.fail(f"images must include some to train on, and clean ones, found {found}")
+    for part in parts:
+        place = part if len(parts) > 1 else None  # a test file alone is as good as any
         clean = bytes_of_images(images[part, ""], limits)
         noisy = [None] * len(clean)
         if (part, "_noisy") in images:
@@ -597,7 +603,7 @@ def array_sources(files, noisy_files, options):
         labels = label_values(name, arrays, len(clean))
         used.add(name)
         for index, row in enumerate(zip(labels, clean, noisy, strict=True)):
-            sources.append(Source(f"{chosen[part, '']}[{index}]", part, *row))
+            sources.append(Source(f"{chosen[part, '']}[{index}]", place, *row))
     if arrays.keys() - used:
         print(f"left out: {', '.join(sorted(arrays.keys() - used))}")
     return sources, {kind: limits}
@@ -733,7 +739,7 @@ def without_copies(sources, options):
     sizes = Counter(map(size_of, sources))
     first = {}
     copies = []
-    for source in sources:
+    for source in sorted(sources, key=is_held_out):  # so those in train stay
         if sizes[size_of(source)] == 1:
             continue
         digest = digest_of(source.clean), digest_of(source.noisy)
@@ -747,6 +753,11 @@ def without_copies(sources, options):
         names = {name for name, _ in copies}
         sources = [source for source in sources if source.name not in names]
     return sources, copies
+
+
+def is_held_out(source):
+    """Return whether a source is for val or test."""
+    return source.part in ("val", "test")
 
 
 def size_of(source):
@@ -1041,6 +1052,8 @@ def finish(arrays, ranges, options):
 
 def convert(options, scratch):
     """Return {name: array} of what the user brings, and [(copy, first)]."""
+    if options.shape and len(options.shape) not in (2, 3):
+        common.fail(f"--shape must be 2 or 3 numbers, found {len(options.shape)}")
     files = find_files(options.what, scratch / "clean")
     noisy_files = find_files([options.noisy], scratch / "noisy") if options.noisy else {}
     found = picture_files(files)

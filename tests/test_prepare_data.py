@@ -162,6 +162,18 @@ def test_parts_of_the_data_by_names(prepare, tmp_path):
     np.testing.assert_array_equal(found["x_test"][..., 0], GRAY[30:])
 
 
+def test_parts_without_any_to_train_on(prepare, fails, tmp_path):
+    np.savez(tmp_path / "a.npz", x_test=GRAY, y_test=LABELS)
+    arrays, _ = prepare("a.npz")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
+    np.testing.assert_array_equal(arrays["y_train"], LABELS)
+    np.savez(tmp_path / "a.npz", x_test=GRAY, x_val=GRAY)
+    fails(["a.npz"], "must include some to train on", "found a/x_test, a/x_val")
+    np.savez(tmp_path / "a.npz", x_train=GRAY, x_test_noisy=GRAY)
+    fails(["a.npz"], "and clean ones, found a/x_train, a/x_test_noisy")
+    fails(["a.npz", "--shape", 12], "--shape must be 2 or 3 numbers, found 1")
+
+
 def test_one_of_several_arrays(prepare, fails, tmp_path):
     np.savez(tmp_path / "a.npz", left=GRAY, right=GRAY[::-1])
     fails(["a.npz"], "--array NAME says, found a/left (40, 12, 12), a/right (40, 12, 12)")
@@ -827,6 +839,11 @@ def test_copies_are_named_and_dropped(prepare, tmp_path):
     assert lines == ["copy1.png\t1.png", "copy2.png\t2.png", "link.png\t1.png"]
     arrays, _ = prepare("in", "--drop-copies")
     same_images(arrays["x_train"], GRAY[:25])
+    shutil.copytree(tmp_path / "in", tmp_path / "parts" / "train")
+    fill(tmp_path / "parts" / "test", GRAY[20:30])
+    arrays, _ = prepare("parts", "--drop-copies")
+    same_images(arrays["x_train"], GRAY[:25])
+    same_images(arrays["x_test"], GRAY[25:30])
     np.save(tmp_path / "a.npy", np.concatenate([GRAY, GRAY[:1]]))
     arrays, _ = prepare("a.npy", "--drop-copies")
     same_images(arrays["x_train"], GRAY)
