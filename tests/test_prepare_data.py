@@ -268,6 +268,19 @@ def test_ranges_of_values(name, prepare, tmp_path):
         assert arrays["pixel_range"].dtype == np.float64
 
 
+@pytest.mark.parametrize("kind, low, high, limits", [
+    ("bytes", 0, 255, (0, 255)), ("bytes", 0, 40, (0, 40)), ("bytes", 0, 0, (0, 1)),
+    ("integers", 0, 254, (0, 255)), ("integers", 50, 200, (0, 255)), ("integers", 0, 16, (0, 16)),
+    ("integers", -128, 127, (-128, 127)), ("integers", 0, 4095, (0, 4095)),
+    ("floats", 0, 0.9, (0, 1)), ("floats", -0.05, 1.05, (0, 1)), ("floats", 0, 0.004, (0, 0.004)),
+    ("floats", -1, 0.9, (-1, 1)), ("floats", -0.9, 1.04, (-1, 1)), ("floats", -0.4, 2, (-0.4, 2)),
+    ("floats", 0, 250, (0, 255)), ("floats", -3, 258, (0, 255)), ("floats", 0, 100, (0, 100)),
+    ("floats", -1000, 3000, (-1000, 3000)), ("floats", 7, 7, (0, 7)),
+])  # fmt: skip
+def test_ranges_by_extremes(kind, low, high, limits, script):
+    assert script.pictures.guess_range(kind, low, high) == limits
+
+
 @pytest.mark.parametrize("array", [GRAY > 99, np.uint8(GRAY > 99), np.float32(GRAY > 99)])
 def test_masks_of_0_and_1(array, prepare, tmp_path):
     np.save(tmp_path / "a.npy", array)
@@ -403,6 +416,7 @@ def test_archives_of_pictures(name, prepare, tmp_path):
     fill(tmp_path / "top" / "photos" / "a")
     (tmp_path / "top" / "photos" / ".DS_Store").write_text("hidden")
     fill(tmp_path / "top" / "__MACOSX", GRAY[30:33])
+    fill(tmp_path / "top" / "photos" / "__MACOSX", GRAY[30:33])
     kind = {".zip": "zip", ".tar": "tar", ".gz": "gztar", ".xz": "xztar"}["." + name.split(".")[-1]]
     made = shutil.make_archive(tmp_path / "a", kind, tmp_path / "top")
     if name == "nested.zip":
@@ -515,10 +529,11 @@ def test_stacks_and_animations(prepare, tmp_path):
     """Each page and frame is an image."""
     tifffile.imwrite(tmp_path / "a.tif", DEEP)
     tifffile.imwrite(tmp_path / "b.tif", DEEP, imagej=True)
+    tifffile.imwrite(tmp_path / "e.tif", DEEP, truncate=True)  # one page with all of them
     frames = [Image.fromarray(image) for image in FULL[:30]]
     frames[0].save(tmp_path / "c.gif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "d.webp", save_all=True, append_images=frames[1:], lossless=True)
-    for name in ("a.tif", "b.tif", "c.gif", "d.webp"):
+    for name in ("a.tif", "b.tif", "c.gif", "d.webp", "e.tif"):
         arrays, text = prepare(name)
         assert "files: 1; pages and frames, each of which is an image: 30" in text
         np.testing.assert_allclose(arrays["x_train"].shape, (30, 12, 12, 1))
