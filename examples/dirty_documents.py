@@ -49,6 +49,8 @@ with common.quiet_imports():
     from scipy import ndimage
     from skimage import filters, metrics, restoration
 
+WORKERS = min(4, os.cpu_count() or 1)  # pages that Tesseract reads at a time
+
 # ---- Clean pages ---------------------------------------------------------------------------------
 
 SIZE = (824, 600)  # width and height in pixels: half a page of A5
@@ -233,7 +235,7 @@ def read_text(page):
 
 def error_counts(pages, texts):
     """Return how many characters of each page are read wrongly."""
-    with ThreadPoolExecutor(common.WORKERS) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         found = [*pool.map(read_text, pages)]
     wanted = [" ".join(text.split()) for text in texts]
     return [edit_distance(*pair) for pair in zip(found, wanted, strict=True)]
