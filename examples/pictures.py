@@ -490,6 +490,6 @@ def read_resized_pictures(paths, shape, model_dir, options):
 def need_brightness(brightest):
     """End the script if pictures of bytes have only 0 and 1; tell the user if they are dark."""
     if brightest == 1:
-        common.fail("pictures must have values up to 255, found 0 and 1 only; see --range")
+        common.fail("pictures must have values up to 255, or --range 0 1, found 0 and 1 only")
     if brightest < DARK:
         print(f"dark pictures: their maximum is {brightest} of 255; see --range")
