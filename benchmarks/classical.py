@@ -264,7 +264,7 @@ def denoised_by_ours(noisy, pictures):
     for name, picture in pictures.items():
         Image.fromarray(picture).save(folder / "training" / f"{name}.png")
     crops = ["--output", folder / "crops.npz", "--crop", 32, "--count", 40000, "--force"]
-    run(root / "examples/pictures_to_npz.py", folder / "training", *crops)
+    run(root / "examples/prepare_data.py", folder / "training", *crops)
     places = ["--model-dir", folder / "models", "--images-dir", folder / "images"]
     options = ["--data", folder / "crops.npz", "--noise", NOISE, "--epochs", 10]
     options += ["--batch-size", 32, "--learning-rate", 0.001]  # with little noise, small steps

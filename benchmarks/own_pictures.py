@@ -63,7 +63,7 @@ def drawings(side):
         if Image.open(file).size == (side, side):  # some are strips of several, for animations
             shutil.copy(file, folder / f"{file.parent.name}-{file.name}")
     all_drawings = WORK / f"oxygen{side}-all.npz"
-    script = HERE.parent / "examples/pictures_to_npz.py"
+    script = HERE.parent / "examples/prepare_data.py"
     words = [folder, "--output", all_drawings, "--force"]
     subprocess.run([sys.executable, script, *words], check=True)
     images = np.load(all_drawings)["x_train"]

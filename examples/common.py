@@ -13,15 +13,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent  # folder of the two scripts
 MNIST = SCRIPTS / "data" / "mnist.npz"
-FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # of pictures
-ROUNDING = 1e-6  # floats may be so far below 0 or above 1
-DARK = 64  # pictures that have no greater value may be of another range
-WORKERS = min(4, os.cpu_count() or 1)  # pictures that are read at a time
 SHOW_ALL = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # the user wants to see what TensorFlow prints
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -282,6 +277,17 @@ def read_images(path, part, shape):
     return np.float32(images) / 255, labels
 
 
+def image_names(path, part, count):
+    """Return the names of images x_`part` of a file, or x_train[0], x_train[1], ... without any."""
+    import numpy as np
+
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            if f"names_{part}" in archive.files:
+                return archive[f"names_{part}"].tolist()
+    return [f"x_{part}[{index}]" for index in range(count)]
+
+
 def read_images_to_show(path, shape):
     """Return images x_test of a file, or x_train if it has no other, as read_images does."""
     if "test" in image_parts(path):
@@ -303,189 +309,6 @@ def digit_labels(path, labels, count):
         accepted = f"{count} or more labels of each class from 0 to 9, and no others"
         fail(f"{path}: accepted: {accepted}; found: {found}")
     return labels.astype(float).astype(int)
-
-
-def find_pictures(folder):
-    """Return the picture files of a folder and its subfolders; what is skipped is counted.
-
-    Hidden files and folders are skipped without a word.
-    """
-    pictures = []
-    skipped = collections.Counter()
-    for path in sorted(folder.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if is_hidden:
-            continue
-        if path.is_symlink() and not path.is_file():
-            skipped["links to folders or to nothing"] += 1
-        if not path.is_file():
-            continue
-        if path.suffix.lower() in FORMATS:
-            pictures.append(path)
-        else:
-            skipped[path.suffix.lower() or "no suffix"] += 1
-    if skipped:
-        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.most_common())
-        print(f"{folder}: skipped {counts}")
-    return pictures
-
-
-def for_each_picture(paths, work, options):
-    """Call work(path) on several pictures at a time; return {path: result} of the readable ones.
-
-    Ends the script with the names of those that cannot be read, or skips them if the user says so.
-    """
-    with quiet_imports():
-        from tqdm import tqdm
-
-    def attempt(path):
-        try:
-            return work(path), None
-        except Exception as error:  # Pillow reports a damaged file in many ways
-            return None, error
-
-    results = {}
-    failures = {}
-    with ThreadPoolExecutor(WORKERS) as pool:
-        found = pool.map(attempt, paths)
-        bar = tqdm(found, total=len(paths), unit="picture", disable=None)  # a terminal has one
-        for path, (result, error) in zip(paths, bar, strict=True):
-            if error is None:
-                results[path] = result
-            else:
-                failures[path] = error
-    if failures:
-        names = "; ".join(f"{path}: {error}" for path, error in [*failures.items()][:10])
-        text = f"{len(failures):,} of {len(paths):,} pictures cannot be read ({names})"
-        if "skip_unreadable" not in options:
-            fail(text)
-        if not options.skip_unreadable or not results:
-            fail(f"{text}; repair them, or go on without them by --skip-unreadable")
-        print(f"skipped: {text}")
-    return results
-
-
-def open_picture(path):
-    """Return a picture file as a Pillow image that is not decoded yet, and the kind of its values.
-
-    The kind is "bytes", "integers" (of 16 or 32 bits) or "floats". Raises a ValueError for what
-    Pillow would read otherwise than it is meant.
-    """
-    from PIL import Image, TiffImagePlugin, UnidentifiedImageError
-
-    try:
-        picture = Image.open(path)
-    except UnidentifiedImageError:
-        accepted = "TIFF files have bytes, 16 bits, or 32 bits and one channel"
-        raise ValueError(f"damaged, or of a kind that is not read; {accepted}") from None
-    if picture.format == "TIFF":  # Pillow 13 scrambles turned ones that it maps from a named file
-        picture.close()
-        picture = Image.open(io.BytesIO(path.read_bytes()))
-    kind = {"I": "integers", "F": "floats"}.get(picture.mode[0], "bytes")
-    tags = getattr(picture, "tag_v2", {})  # of a TIFF file
-    if kind == "bytes" and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
-        raise ValueError("signed bytes; accepted: 0 to 255, or 16 bits")
-    if kind != "bytes" and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        raise ValueError("16 bits with 0 as white; accepted: 0 as black")
-    return picture, kind
-
-
-def values_of(picture):
-    """Return the integers or floats of a Pillow image, (height, width), all finite."""
-    import numpy as np
-    from PIL import TiffImagePlugin
-
-    values = np.asarray(picture)
-    if not np.isfinite(values).all():
-        raise ValueError("values that are not finite")
-    is_signed = 2 in getattr(picture, "tag_v2", {}).get(TiffImagePlugin.SAMPLEFORMAT, ())
-    if picture.mode == "I" and picture.format == "TIFF" and not is_signed and values.min() < 0:
-        raise ValueError("unsigned values of 32 bits; accepted: less than 2,147,483,648")
-    return values
-
-
-def value_ranges(paths, options):
-    """Return {kind: (low, high)}, the values of pictures that become black and white.
-
-    For bytes that is 0 and 255, for integers their extremes in all pictures, for floats 0 and 1. A
-    range that the user gives holds for all kinds.
-    """
-
-    def look(path):
-        picture, kind = open_picture(path)
-        with picture:
-            frames = getattr(picture, "n_frames", 1)
-            if kind == "bytes":
-                return kind, 0, 255, frames
-            values = values_of(picture)
-            return kind, values.min().item(), values.max().item(), frames
-
-    found = for_each_picture(paths, look, options).values()
-    several = sum(frames > 1 for *_, frames in found)
-    if several:
-        print(f"{several:,} files have several frames or pages; the first of each is used")
-    ranges = {}
-    for kind in sorted({kind for kind, *_ in found}):
-        low = min(low for each, low, _, _ in found if each == kind)
-        high = max(high for each, _, high, _ in found if each == kind)
-        if options.range:
-            low, high = options.range
-        elif kind == "floats":
-            if low < -ROUNDING or high > 1 + ROUNDING:
-                text = f"pictures of floats from {low:.9g} to {high:.9g}"
-                fail(f"{text}; accepted: 0 to 1, or --range LOW HIGH")
-            low, high = 0, 1
-        ranges[kind] = low, max(high, low + 1e-9)  # a constant picture becomes black
-        if kind != "bytes" or options.range:
-            print(f"pictures of {kind}: {low:.6g} is used as black, {high:.6g} as white")
-    return ranges
-
-
-def read_picture(path, ranges):
-    """Return a picture file as a Pillow image, grey or RGB, upright; alpha is put on white.
-
-    `ranges` are those of value_ranges. Raises what Pillow raises for a damaged file.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    picture, kind = open_picture(path)
-    ImageOps.exif_transpose(picture, in_place=True)
-    is_grey = kind != "bytes" or picture.mode in ("1", "L", "LA", "La")
-    if kind == "bytes" and picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    if kind == "bytes":
-        picture = picture.convert("L" if is_grey else "RGB")
-    low, high = ranges[kind]
-    if (low, high) != (0, 255):
-        share = (np.float32(values_of(picture)) - low) / (high - low)
-        picture = Image.fromarray(np.uint8(np.rint(255 * np.clip(share, 0, 1))))
-    return picture
-
-
-def read_resized_pictures(paths, shape, options):
-    """Return {path: float32 image (*shape) in [0, 1]} of picture files, resized."""
-    import numpy as np
-
-    height, width, channels = shape
-    ranges = value_ranges(paths, options)
-
-    def read(path):
-        picture = read_picture(path, ranges).convert("L" if channels == 1 else "RGB")
-        return np.asarray(picture.resize((width, height))).reshape(shape)
-
-    images = for_each_picture(paths, read, options)
-    need_brightness(max(image.max() for image in images.values()))
-    return {path: np.float32(image) / 255 for path, image in images.items()}
-
-
-def need_brightness(brightest):
-    """End the script if pictures of bytes have only 0 and 1; tell the user if they are dark."""
-    if brightest == 1:
-        fail("the pictures have only the values 0 and 1, of 255; accepted: --range 0 1")
-    if brightest < DARK:
-        print(f"dark pictures: their greatest value is {brightest} of 255; see --range")
 
 
 # ---- Files to write ------------------------------------------------------------------------------

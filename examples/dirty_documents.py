@@ -2,7 +2,8 @@
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
 #     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
-#     "tqdm>=4.66,<5", "scipy>=1.14,<2", "scikit-image>=0.25,<1",
+#     "tqdm>=4.66,<5", "scipy>=1.14,<2", "scikit-image>=0.25,<1", "tifffile>=2025.1.10",
+#     "imagecodecs>=2025.3.30",
 # ]
 # ///
 """Train the denoiser on dirty pages of text, and measure how well it cleans other pages.
@@ -46,6 +47,8 @@ with common.quiet_imports():
     from PIL import Image, ImageDraw, ImageFont
     from scipy import ndimage
     from skimage import filters, metrics, restoration
+
+WORKERS = min(4, os.cpu_count() or 1)  # pages that Tesseract reads at a time
 
 # ---- Clean pages ---------------------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ def train_and_clean(folder, options):
     crops = folder / "crops.npz"
     model = folder / "model"
     size = ["--crop", 48, "--count", options.crops]
-    common.run_script("examples/pictures_to_npz.py", *pairs, "--output", crops, *size)
+    common.run_script("examples/prepare_data.py", *pairs, "--output", crops, *size)
     words = ["--data", crops, "--epochs", options.epochs, "--model-dir", model]
     common.run_script("StackedDenoisingAutoEncoder.py", *words)
     words = [folder / "test" / "dirty", "--output", folder / "test" / "cleaned"]
@@ -231,7 +234,7 @@ def read_text(page):
 
 def error_counts(pages, texts):
     """Return how many characters of each page are read wrongly."""
-    with ThreadPoolExecutor(common.WORKERS) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         found = [*pool.map(read_text, pages)]
     wanted = [" ".join(text.split()) for text in texts]
     return [edit_distance(*pair) for pair in zip(found, wanted, strict=True)]

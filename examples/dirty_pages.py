@@ -1,6 +1,9 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["numpy>=2,<3", "pillow>=11", "tqdm>=4.66,<5", "scipy>=1.14,<2"]
+# dependencies = [
+#     "numpy>=2,<3", "pillow>=11", "tqdm>=4.66,<5", "scipy>=1.14,<2", "tifffile>=2025.1.10",
+#     "imagecodecs>=2025.3.30",
+# ]
 # ///
 """Make clean pages dirty, as scans of old paper are, to train the denoiser on such pairs.
 
@@ -25,6 +28,7 @@ if __name__ == "__main__":
     options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
 with common.quiet_imports():
     import numpy as np
+    import pictures
     from PIL import Image
     from scipy import ndimage
 
@@ -141,21 +145,20 @@ def make_dirty(clean, seed):
 
 
 def main(options):
-    paths = common.find_pictures(options.folder)
+    paths = pictures.find_pictures(options.folder)
     if not paths:  # or a file in place of a folder
-        accepted = f"a folder of {', '.join(common.FORMATS)}"
-        common.fail(f"no pictures in {options.folder}; accepted: {accepted}")
+        common.fail(f"{options.folder} must be a folder of pictures, found none in it")
     targets = [options.output / path.relative_to(options.folder) for path in paths]
     targets = [target.with_suffix(".png") for target in targets]
     if len(set(targets)) < len(targets):
         common.fail("two pages would be written to one file; accepted: different names")
     common.refuse_to_overwrite(targets, options)
-    ranges = common.value_ranges(paths, options)
+    ranges = pictures.value_ranges(paths, options)
 
     def read(path):
-        return np.asarray(common.read_picture(path, ranges).convert("L"))
+        return np.asarray(pictures.read_picture(path, ranges).convert("L"))
 
-    pages = common.for_each_picture(paths, read, options)
+    pages = pictures.for_each_picture(paths, read, options)
     for target, copy in zip(targets, make_dirty([*pages.values()], options.seed), strict=True):
         with common.new_file(target) as unfinished:
             Image.fromarray(copy).save(unfinished)

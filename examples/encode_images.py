@@ -7,7 +7,8 @@
     python examples/encode_images.py data/mnist.npz --output codes.npz
 
 Encodes x_train, x_val and x_test, one after the other. Writes arrays z_mean and z_log_sigma
-(n, latent_dim), and labels (n,), zeros if the file has none.
+(n, latent_dim), labels (n,), zeros if the file has none, and names (n,): those of the pictures if
+prepare_data.py made the file, or else x_train[0] and so on.
 """
 
 import common
@@ -32,6 +33,10 @@ def main(options):
     z_mean, z_log_sigma = encoder.predict(images, batch_size=500, verbose=0)
     codes = {"z_mean": z_mean, "z_log_sigma": z_log_sigma}
     codes["labels"] = np.concatenate([labels for _, labels in found])
+    names = []
+    for part, (_, labels) in zip(parts, found, strict=True):
+        names += common.image_names(options.path, part, len(labels))
+    codes["names"] = np.array(names)
     print(f"codes of {len(z_mean):,} images")
     with common.new_file(options.output) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **codes)

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
 #     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
-#     "pillow>=11", "tqdm>=4.66,<5",
+#     "pillow>=11", "tqdm>=4.66,<5", "tifffile>=2025.1.10", "imagecodecs>=2025.3.30",
 # ]
 # ///
 """Two ways through the latent plane: lines between digits, and an animated round tour.
@@ -13,7 +13,7 @@ Opens the VAE that VariationalAutoEncoder_tf2.py saved. Draws vae_interpolation.
 along the line between pairs of test digits of different classes, and vae_tour.gif, a point on a
 closed path over the codes with the decoded digit beside it.
 
-Between two pictures of your own, resized for the model, which may have any number of dimensions:
+Between two pictures of your own, resized and padded for the model, of any number of dimensions:
 
     python examples/latent_tour.py --from a.png --to b.png --model-dir out
 """
@@ -33,6 +33,7 @@ if __name__ == "__main__":
         common.fail("--from and --to; accepted: both or none")
 with common.quiet_imports():
     import numpy as np
+    import pictures
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -99,9 +100,10 @@ def main(options):
     if options.first:
         encoder = common.load_model(options.model_dir / "encoder.keras")
         decoder = common.load_model(options.model_dir / "decoder.keras")
-        pictures = [options.first, options.last]
-        found = common.read_resized_pictures(pictures, encoder.input_shape[1:], options)
-        images = np.stack([found[each] for each in pictures])
+        paths = [options.first, options.last]
+        shape = encoder.input_shape[1:]
+        found = pictures.read_resized_pictures(paths, shape, options.model_dir, options)
+        images = np.stack([found[each] for each in paths])
         codes, _ = encoder.predict(images, verbose=0)
         draw_interpolation(path, images, codes, [(0, 1)], [""], decoder)
         return

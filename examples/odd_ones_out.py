@@ -2,7 +2,8 @@
 # requires-python = ">=3.11,<3.14"
 # dependencies = [
 #     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
-#     "scikit-learn>=1.6,<2", "pillow>=11", "tqdm>=4.66,<5",
+#     "scikit-learn>=1.6,<2", "pillow>=11", "tqdm>=4.66,<5", "tifffile>=2025.1.10",
+#     "imagecodecs>=2025.3.30",
 # ]
 # ///
 """Find unusual images with both models, and measure how well that works.
@@ -61,6 +62,7 @@ if __name__ == "__main__":
 with common.quiet_imports():
     import keras
     import numpy as np
+    import pictures
     from matplotlib.figure import Figure
     from sklearn.decomposition import PCA
     from sklearn.ensemble import IsolationForest
@@ -182,15 +184,15 @@ def validation_images(folder):
 def own_images(options, shape):
     """Yield (name, image (*shape) in [0, 1]) of the user's file or pictures."""
     if options.pictures:
-        paths = common.find_pictures(options.pictures)
+        paths = pictures.find_pictures(options.pictures)
         if not paths:
             common.fail(f"{options.pictures} has no pictures")
-        yield from common.read_resized_pictures(paths, shape, options).items()
+        folder = vae_folder(options)
+        yield from pictures.read_resized_pictures(paths, shape, folder, options).items()
         return
     for part in common.image_parts(options.data):
         images, _ = common.read_images(options.data, part, shape)
-        for index, image in enumerate(images):
-            yield f"x_{part}[{index}]", image
+        yield from zip(common.image_names(options.data, part, len(images)), images, strict=True)
 
 
 def score_own_images(options):

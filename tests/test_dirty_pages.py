@@ -47,7 +47,7 @@ def test_pages_become_dirty_and_ink_stays_darker(clean_pages):
         assert ink < paper - 20
     refused(example("dirty_pages", "clean", "--output", "dirty", cwd=folder), "--force overwrites")
     (folder / "empty").mkdir(exist_ok=True)
-    refused(example("dirty_pages", "empty", "--output", "no", cwd=folder), "no pictures in empty")
+    refused(example("dirty_pages", "empty", "--output", "no", cwd=folder), "found none in it")
     shutil.copytree(folder / "clean", folder / "twice")
     shutil.copy(folder / "twice" / "0.png", folder / "twice" / "0.bmp")
     refused(example("dirty_pages", "twice", "--output", "no", cwd=folder), "two pages would be")

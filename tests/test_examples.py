@@ -1,11 +1,9 @@
 """Picture files in and out: names, sizes, formats, and nothing overwritten unless asked to."""
 
 import ast
-import gzip
-import os
+import json
 import re
 import shutil
-import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import DENOISER, MODELS, ROOT, VAE, refused, trained
-from PIL import Image
+from PIL import Image, ImageCms
 from running_examples import FOLDER, example, module, worked
 
 SUFFIXES = ("png", "jpg", "bmp", "gif")
@@ -38,10 +36,11 @@ def place(tmp_path_factory):
     """A folder of pictures, the data set that it becomes, and models trained on that."""
     place = tmp_path_factory.mktemp("place é")
     for index in range(40):
-        draw(place / "photos" / "ab"[index % 2] / f"{index:02}.{SUFFIXES[index % 4]}", seed=index)
+        path = place / "photos" / "ab"[index % 2] / f"{index:02}.{SUFFIXES[index % 4]}"
+        draw(path, mode="RGB", seed=index)
     draw(place / "photos" / "b" / "._02.png")  # as macOS leaves them behind
     (place / "photos" / "notes.txt").write_text("no picture")
-    worked("pictures_to_npz", "photos", "--output", "photos.npz", cwd=place)
+    worked("prepare_data", "photos", "--output", "photos.npz", cwd=place)
     trained(DENOISER, "--data", "photos.npz", "--epochs", 1, cwd=place)
     trained(VAE, "--data", "photos.npz", "--epochs", 1, "--latent-dim", 5, cwd=place)
     assert len(list((place / "images").glob("*.png"))) == 8
@@ -50,99 +49,27 @@ def place(tmp_path_factory):
 
 def test_a_folder_becomes_a_data_set(place):
     arrays = arrays_of(place / "photos.npz")
-    assert arrays["x_train"].shape == (40, 10, 12, 3)  # GIF files come in colours
+    assert arrays["x_train"].shape == (40, 10, 12, 3)
     assert sorted(arrays["y_train"]) == ["a"] * 20 + ["b"] * 20
     assert len(set(arrays["y_train"][:8])) == 2  # in random order
-    expected = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)  # 00.png
-    same = [(image[..., 0] == expected).all() for image in arrays["x_train"]]
+    expected = np.random.default_rng(0).integers(0, 256, (10, 12, 3), dtype=np.uint8)  # 00.png
+    same = [(image == expected).all() for image in arrays["x_train"]]
     assert sum(same) == 1 and arrays["y_train"][np.argmax(same)] == "a"
-    process = example("pictures_to_npz", "photos", "--output", "photos.npz", cwd=place)
+    assert arrays["names_train"][np.argmax(same)] == "a/00.png"
+    process = example("prepare_data", "photos", "--output", "photos.npz", cwd=place)
     refused(process, "photos.npz exists; --force overwrites it")
-
-
-def test_sizes_crops_and_grey(tmp_path):
-    draw(tmp_path / "in" / "1.png", (20, 30), "RGB")
-    draw(tmp_path / "in" / "2.png", (10, 12), "RGB", seed=1)
-    words = ["in", "--output", "x.npz"]
-    refused(example("pictures_to_npz", *words, cwd=tmp_path), "2 sizes", "--crop")
-    worked("pictures_to_npz", *words, "--size", 9, "--grey", cwd=tmp_path)
-    assert arrays_of(tmp_path / "x.npz")["x_train"].shape == (2, 9, 9, 1)
-    words = ["in", "--output", "y.npz", "--crop", 11]
-    process = example("pictures_to_npz", *words, cwd=tmp_path)
-    refused(process, "fewer than ten pictures, all with sides under 33 pixels; accepted: ten")
-
-
-def test_the_crops_of_few_pictures_share_no_pixel(tmp_path):
-    """Of one picture, whose pixels are all different, and of one that is too small to be cut."""
-    large = np.arange(60 * 20, dtype=np.uint32).reshape(60, 20)
-    colours = np.stack([large % 251, large // 251, np.full_like(large, 9)], axis=-1)
-    (tmp_path / "in").mkdir()
-    Image.fromarray(np.uint8(colours)).save(tmp_path / "in" / "1.png")
-    draw(tmp_path / "in" / "2.png", (10, 12), "RGB", seed=1)
-    words = ["in", "--output", "x.npz", "--crop", 8, "--count", 300]
-    worked("pictures_to_npz", *words, cwd=tmp_path)
-    arrays = arrays_of(tmp_path / "x.npz")
-    shapes = {name: arrays[name].shape for name in ("x_train", "x_val", "x_test")}
-    assert shapes == {"x_train": (300, 8, 8, 3), "x_val": (30, 8, 8, 3), "x_test": (30, 8, 8, 3)}
-    pixels = {name: {*map(bytes, arrays[name].reshape(-1, 3))} for name in shapes}
-    assert not pixels["x_train"] & pixels["x_test"]
-    assert not pixels["x_train"] & pixels["x_val"] and not pixels["x_val"] & pixels["x_test"]
-    from_large = np.mean([crop[0, 0, 2] == 9 for crop in arrays["x_train"]])
-    assert 0.92 < from_large < 1  # 37 x 13 places, and 5 x 3 in the small one
-
-
-def test_the_crops_of_many_pictures_are_of_other_pictures(tmp_path):
-    for index in range(20):
-        pixels = np.full((12, 12), index, np.uint8)
-        pixels[0, 0] = 255
-        (tmp_path / "in").mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / "in" / f"{index}.png")
-    words = ["in", "--output", "x.npz", "--crop", 8, "--count", 400]
-    worked("pictures_to_npz", *words, cwd=tmp_path)
-    arrays = arrays_of(tmp_path / "x.npz")
-    found = {name: {*arrays[name][:, 4, 4, 0]} for name in ("x_train", "x_val", "x_test")}
-    assert [len(each) for each in found.values()] == [16, 2, 2]
-    assert len(set.union(*found.values())) == 20
-
-
-def test_alpha_and_cameras(tmp_path):
-    (tmp_path / "in").mkdir()
-    Image.fromarray(np.zeros((9, 12, 4), np.uint8)).save(tmp_path / "in" / "1.png")
-    turned = Image.fromarray(np.full((12, 9, 3), 7, np.uint8))
-    exif = turned.getexif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    turned.save(tmp_path / "in" / "2.jpg", exif=exif)
-    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
-    means = sorted(image.mean() for image in arrays_of(tmp_path / "x.npz")["x_train"])
-    assert means == pytest.approx([7, 255], abs=1)
-    for path in (tmp_path / "in").iterdir():
-        path.unlink()
-    Image.fromarray(np.full((9, 9, 2), (50, 255), np.uint8)).save(tmp_path / "in" / "grey.png")
-    words = ["in", "--output", "x.npz", "--force"]
-    worked("pictures_to_npz", *words, cwd=tmp_path)
-    images = arrays_of(tmp_path / "x.npz")["x_train"]
-    assert images.shape == (1, 9, 9, 1) and (images == 50).all()
-
-
-def test_folders_with_nothing_to_read(tmp_path):
-    (tmp_path / "in").mkdir()
-    words = ["in", "--output", "x.npz"]
-    refused(example("pictures_to_npz", *words, cwd=tmp_path), "in has no pictures", ".png")
-    draw(tmp_path / "in" / "good.png")
-    (tmp_path / "in" / "half.png").write_bytes((tmp_path / "in" / "good.png").read_bytes()[:50])
-    refused(
-        example("pictures_to_npz", *words, cwd=tmp_path),
-        "1 of 2 pictures cannot be read (in/half.png",
-    )
-    assert not (tmp_path / "x.npz").exists()
 
 
 def test_denoised_pictures_keep_size_and_name(place, tmp_path):
     draw(tmp_path / "in" / "sub" / "b.gif", (40, 30))
+    frame = Image.new("L", (40, 30))
+    with Image.open(tmp_path / "in" / "sub" / "b.gif") as first:
+        first.save(tmp_path / "in" / "sub" / "b.gif", save_all=True, append_images=[frame])
     pixels = draw(tmp_path / "in" / "a.png", (12, 10), "RGB")
     draw(tmp_path / "c.jpeg", (12, 10))
     words = [tmp_path / "in", tmp_path / "c.jpeg", "--output", tmp_path / "out"]
-    worked("denoise_pictures", *words, cwd=place)
+    text = worked("denoise_pictures", *words, cwd=place)
+    assert "1 files have several pages or frames; the first of each is used" in text
     sizes = {}
     for path in (tmp_path / "out").rglob("*.*"):
         with Image.open(path) as picture:
@@ -161,12 +88,80 @@ def test_denoised_pictures_keep_size_and_name(place, tmp_path):
     denoise = module("denoise_pictures").denoise
     tiles, whole = (denoise(model, page, tile).astype(int) for tile in (64, 1024))
     assert np.abs(tiles - whole).max() <= 1 and whole.std() > 0
-    (tmp_path / "out" / "a.png").unlink()
-    refused(example("denoise_pictures", *words, cwd=place), "exists; --force overwrites it")
-    assert not (tmp_path / "out" / "a.png").exists()  # none is written if one exists
+
+
+def test_denoising_goes_on_where_it_was(place, tmp_path):
+    """Pictures that exist are skipped, and an output folder in the input is not read."""
+    for index in range(3):
+        draw(tmp_path / "in" / f"{index}.png", seed=index)
+    out = tmp_path / "in" / "out"
+    words = [tmp_path / "in", "--output", out]
+    worked("denoise_pictures", *words, cwd=place)
+    first = (out / "0.png").read_bytes()
+    (out / "0.png").write_bytes(b"older")
+    (out / "1.png").unlink()
+    text = worked("denoise_pictures", *words, cwd=place)
+    assert "skipped 2 of 3 pictures" in text and text.count("wrote ") == 1
+    assert (out / "0.png").read_bytes() == b"older" and (out / "1.png").exists()
     worked("denoise_pictures", *words, "--force", cwd=place)
-    draw(tmp_path / "in" / "a.bmp")
-    refused(example("denoise_pictures", *words, "--force", cwd=place), "to one file")
+    assert (out / "0.png").read_bytes() == first
+    assert sorted(path.name for path in out.rglob("*")) == ["0.png", "1.png", "2.png"]
+
+
+def test_denoised_pictures_of_one_name(place, tmp_path):
+    for suffix in ("png", "jpg"):
+        draw(tmp_path / "in" / f"a.{suffix}")
+    words = [tmp_path / "in", "--output", tmp_path / "out"]
+    text = worked("denoise_pictures", *words, cwd=place)
+    assert f"a.jpg is written as {tmp_path / 'out' / 'a.jpg.png'}" in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg.png", "a.png"]
+    draw(tmp_path / "more" / "a.png")
+    words = [tmp_path / "in", tmp_path / "more", "--output", tmp_path / "new"]
+    process = example("denoise_pictures", *words, cwd=place)
+    refused(process, "names must differ, found ", "in/a.png and ", "more/a.png")
+    (tmp_path / "none").mkdir()
+    words = [tmp_path / "none", "--output", tmp_path / "new"]
+    refused(example("denoise_pictures", *words, cwd=place), "must be pictures, found none in")
+    words = [tmp_path / "in", "--output", tmp_path / "in"]
+    refused(example("denoise_pictures", *words, cwd=place), "must be another folder")
+
+
+def test_denoised_pictures_keep_resolution_and_profile(place, tmp_path):
+    """Of PNG, JPEG and TIFF files; a profile only with the channels that it is for."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = draw(tmp_path / "a.png", (24, 20), "RGB")
+    for suffix in ("png", "jpg", "tif"):
+        path = tmp_path / "in" / f"{suffix}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path, dpi=(300, 300), icc_profile=profile)
+    worked("denoise_pictures", tmp_path / "in", "--output", tmp_path / "out", cwd=place)
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as picture:
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+            assert picture.info["icc_profile"] == profile
+    page = SimpleNamespace(info={"dpi": (300, 300), "icc_profile": profile})
+    kept = module("denoise_pictures").kept_info
+    assert kept(page, "L") == {"dpi": (300, 300)} and kept(page, "RGB") == page.info
+
+
+def test_the_range_of_the_training_is_used_again(place, tmp_path):
+    """Values of 16 bits are scaled as metrics.json says, whatever the pictures have."""
+    model = tmp_path / "model"
+    shutil.copytree(place / MODELS[DENOISER], model)
+    settings = json.loads((model / "metrics.json").read_text())
+    (model / "metrics.json").write_text(json.dumps(settings | {"pixel_range": [100, 4000]}))
+    deep = np.random.default_rng(0).integers(100, 1000, (12, 16)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    scaled = np.uint8(np.rint((deep - 100.0) / 3900 * 255))
+    Image.fromarray(scaled).save(tmp_path / "bytes.png")
+    for words in (["--model-dir", model], ["--range", 100, 4000, "--model-dir", model]):
+        words = [tmp_path / "deep.png", "--output", tmp_path / "out", "--force", *words]
+        text = worked("denoise_pictures", *words, cwd=place)
+        assert "100 is used as black, 4000 as white" in text
+        words = [tmp_path / "bytes.png", "--output", tmp_path / "out", "--force"]
+        worked("denoise_pictures", *words, "--range", 0, 255, cwd=place)
+        with Image.open(tmp_path / "out" / "deep.png") as one:
+            np.testing.assert_array_equal(one, Image.open(tmp_path / "out" / "bytes.png"))
 
 
 def test_generated_pictures(place, tmp_path):
@@ -213,6 +208,7 @@ def test_encoded_images(place, tmp_path):
     np.testing.assert_allclose(codes["z_mean"], z_mean, atol=1e-5)
     np.testing.assert_allclose(codes["z_log_sigma"], z_log_sigma, atol=1e-5)
     np.testing.assert_array_equal(codes["labels"], arrays["y_train"])
+    np.testing.assert_array_equal(codes["names"], arrays["names_train"])
     refused(example("encode_images", *words, cwd=place), "codes.npz exists; --force")
     np.savez(tmp_path / "other.npz", x_train=np.zeros((5, 28, 28), np.uint8))
     words = [tmp_path / "other.npz", "--output", tmp_path / "no.npz"]
@@ -231,46 +227,14 @@ def test_no_model(words, place, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def idx(array):
-    """Return an array of bytes as an IDX file has it."""
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    return header + array.astype(np.uint8).tobytes()
-
-
-@pytest.mark.parametrize("compress", [gzip.compress, bytes])
-def test_idx_files(compress, tmp_path):
-    suffix = ".gz" if compress is gzip.compress else ""
-    draw = np.random.default_rng(0).integers
-    expected = {"x_train": draw(0, 256, (30, 9, 8)), "x_test": draw(0, 256, (6, 9, 8))}
-    for name, part in (("train", "train"), ("t10k", "test")):
-        images = expected[f"x_{part}"]
-        labels = expected[f"y_{part}"] = np.arange(len(images))
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            path = tmp_path / "in" / f"{name}-{kind}-ubyte{suffix}"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(compress(idx(array)))
-    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
-    arrays = arrays_of(tmp_path / "x.npz")
-    assert arrays.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(arrays[name], array)
-    process = example("pictures_to_npz", "in", "--output", "no.npz", "--size", 8, cwd=tmp_path)
-    refused(process, "in has IDX files", "neither --size, --crop, --noisy nor --grey")
-    path = tmp_path / "in" / f"train-images-idx3-ubyte{suffix}"
-    worked("pictures_to_npz", path, "--output", "one.npz", cwd=tmp_path)
-    assert arrays_of(tmp_path / "one.npz")["x_train"].shape == (30, 9, 8)
-    path.write_bytes(compress(idx(expected["x_train"])[:-1]))
-    words = ["in", "--output", "no.npz"]
-    refused(example("pictures_to_npz", *words, cwd=tmp_path), "2,159 values", "[30, 9, 8]")
-    assert not (tmp_path / "no.npz").exists()
-
-
 MODEL_FILES = ("denoiser/model", "denoiser/encoder", "vae/encoder", "vae/decoder")
 PACKAGES = (
     "tensorflow",
     "keras",
     "numpy",
     "matplotlib",
+    "h5py",
+    "tifffile",
     "PIL",
     "scipy",
     "skimage",
@@ -291,14 +255,14 @@ WORDS = {  # of a command that gets as far as importing what it needs
     "latent_tour": "--model-dir vae --images-dir out",
     "odd_ones_out": "--model-dir .",
     "one_class": "--output out",
-    "pictures_to_npz": ". --output b.npz",
+    "prepare_data": ". --output b.npz",
     "plane_forming": "",
     "pretraining": "--model-dir .",
 }
 
 
 def test_every_example_is_among_them():
-    assert {*WORDS, "common"} == {path.stem for path in FOLDER.glob("*.py")}
+    assert {*WORDS, "common", "pictures"} == {path.stem for path in FOLDER.glob("*.py")}
 
 
 @pytest.fixture(scope="module")
@@ -342,14 +306,6 @@ def test_help_mistakes_and_missing_packages(name, bare):
         ("pretraining --draws 1", "argument --draws: 1: accepted: 2 to 100"),
         ("pretraining --model-dir none", "none/denoiser/encoder.keras does not exist"),
         ("denoise_pictures none.png --output out", "argument PATH: none.png does not exist"),
-        (
-            "denoise_pictures vae --output out --model-dir denoiser",
-            "no pictures in vae; accepted: .png",
-        ),
-        (
-            "denoise_pictures a.png --output . --model-dir denoiser",
-            "a.png exists; --force overwrites it",
-        ),
         ("denoise_pictures a.png --output out", "models/denoiser/model.keras does not exist"),
         ("encode_images none.npz --output out.npz", "argument FILE: none.npz does not exist"),
         (
@@ -364,8 +320,8 @@ def test_help_mistakes_and_missing_packages(name, bare):
         ("generate_digits --output out", "models/vae/decoder.keras does not exist"),
         ("latent_explorer", "models/vae/encoder.keras does not exist"),
         ("latent_tour --model-dir vae --data none", "argument --data: none does not exist"),
-        ("pictures_to_npz none --output out.npz", "argument DIR: none does not exist"),
-        ("pictures_to_npz . --output out.npz --size 5", "argument --size: 5: accepted: 8 to 256"),
+        ("prepare_data none --output out.npz", "argument WHAT: none does not exist"),
+        ("prepare_data . --output out.npz --size 5", "argument --size: 5: accepted: 8 to 256"),
         ("plane_forming --epochs 0", "argument --epochs: 0: accepted: 1 to 100"),
         ("plane_forming --limit 60000", "argument --limit: 60000: accepted: 20 to 55,000"),
     ],
@@ -417,7 +373,7 @@ def imports_and_names(node):
     return packages - sys.stdlib_module_names, names
 
 
-def test_examples_import_nothing_of_the_project_but_common():
+def test_examples_import_nothing_of_the_project_but_two_modules():
     """common.py loads a script when asked, and imports only the standard library at its top."""
     project = {path.stem for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py"))}
     imported = {}
@@ -426,7 +382,7 @@ def test_examples_import_nothing_of_the_project_but_common():
         imported[path.stem] = packages & project
         assert "sys.path" not in path.read_text() or path.stem == "common"
     assert imported.pop("common") == {VAE.removesuffix(".py")}
-    assert all(names == {"common"} for names in imported.values()), imported
+    assert all({"common"} <= names <= {"common", "pictures"} for names in imported.values())
     top = ast.parse((FOLDER / "common.py").read_text()).body
     names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
@@ -445,14 +401,16 @@ def needed_packages(path):
         todo += [name for name in names & {*functions} if name not in todo]
     if VAE.removesuffix(".py") in packages:
         packages |= imports_and_names(ast.parse((ROOT / VAE).read_text()))[0]
-    return packages - {"common", "umap", VAE.removesuffix(".py")}  # works without umap
+    if "pictures" in packages:
+        packages |= imports_and_names(ast.parse((FOLDER / "pictures.py").read_text()))[0]
+    return packages - {"common", "pictures", "umap", VAE.removesuffix(".py")}  # works without umap
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_an_example_names_the_packages_that_it_needs(name):
     path = FOLDER / f"{name}.py"
     header = path.read_text().partition("# ///\n")[0]
-    named = set(re.findall(r'"([a-z-]+)[=>]', header))
+    named = set(re.findall(r'"([a-z0-9-]+)[=>]', header))
     of_module = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image"}
     needed = {of_module.get(package, package) for package in needed_packages(path)}
     assert needed and needed <= named
@@ -489,7 +447,7 @@ def test_damaged_data(tmp_path, capsys):
 
 
 def test_labels_of_digits(capsys):
-    """Numbers or text from 0 to 9, as pictures_to_npz.py has them of folders; no others."""
+    """Numbers or text from 0 to 9, as prepare_data.py has them of folders; no others."""
     common = module("common")
     digits = np.repeat(np.arange(10), 3)
     for labels in (digits, digits.astype(np.uint8), digits.astype(float), digits.astype(str)):
@@ -511,21 +469,6 @@ def test_what_a_model_that_is_there_was_trained_on(tmp_path, capsys):
     common.train_if_missing(tmp_path / "encoder.keras", "no.py", None)
     text = f"{tmp_path}: the existing model is used, trained on own.npz for 3 epochs"
     assert capsys.readouterr().out == f"{text}\n"
-
-
-def test_names_that_are_not_utf_8(tmp_path):
-    """Old zip archives have such; they are printed with a backslash."""
-    (tmp_path / "in").mkdir()
-    path = os.fsencode(tmp_path / "in") + b"/M\xfcller.png"
-    with open(path, "wb") as file:
-        file.write(b"no picture")
-    (tmp_path / "in" / "a.png").write_bytes(b"no picture")
-    Image.new("L", (9, 9), 200).save(tmp_path / "in" / "b.png")
-    words = ["in", "--output", "x.npz", "--skip-unreadable"]
-    strict = {"PYTHONIOENCODING": "utf-8:strict"}
-    process = example("pictures_to_npz", *words, cwd=tmp_path, **strict)
-    assert process.returncode == 0, process.stderr
-    assert "in/M\\udcfcller.png: damaged" in process.stdout
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path, capsys):

@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import shutil
-import struct
 import subprocess
 import sys
 
@@ -75,35 +73,16 @@ def test_a_psnr_without_error_is_finite(denoiser):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """A folder with pairs.npz, from two folders of pictures, of which two have no partner."""
+    """A folder with pairs.npz, from two folders of pictures."""
     place = tmp_path_factory.mktemp("pairs")
     for folder, low in (("clean", 0), ("dirty", 100)):
         (place / folder / "a").mkdir(parents=True)
         for index in range(30):
             pixels = np.clip(GREY[index], low, 255)
             Image.fromarray(pixels).save(place / folder / "a" / f"{index}.png")
-    (place / "clean" / "a" / "3.png").unlink()
-    (place / "dirty" / "a" / "7.png").unlink()
     words = ["clean", "--noisy", "dirty", "--output", "pairs.npz"]
-    text = worked("pictures_to_npz", *words, cwd=place)
-    assert "skipped 2 pictures without a partner" in text
-    assert "clean/a/7.png, dirty/a/3.png" in text
+    worked("prepare_data", *words, cwd=place)
     return place
-
-
-def test_pairs_of_pictures(pairs):
-    arrays = arrays_of(pairs / "pairs.npz")
-    assert arrays["x_train"].shape == arrays["x_train_noisy"].shape == (28, 12, 12, 1)
-    np.testing.assert_array_equal(arrays["x_train_noisy"], np.clip(arrays["x_train"], 100, 255))
-    assert {*map(bytes, arrays["x_train"])} == {*map(bytes, np.delete(GREY[:30], [3, 7], axis=0))}
-    refused(example("pictures_to_npz", ".", "--output", "no.npz", cwd=pairs), "--noisy")
-    words = ["clean", "--noisy", "dirty", "--output", "crops.npz", "--crop", 8, "--count", 50]
-    worked("pictures_to_npz", *words, cwd=pairs)
-    arrays = arrays_of(pairs / "crops.npz")
-    for part, count in (("train", 50), ("val", 5), ("test", 5)):
-        clean, noisy = arrays[f"x_{part}"], arrays[f"x_{part}_noisy"]
-        assert clean.shape == (count, 8, 8, 1)
-        np.testing.assert_array_equal(noisy, np.clip(clean, 100, 255))
 
 
 def test_the_denoiser_trains_on_pairs(pairs, denoiser):
@@ -121,32 +100,6 @@ def test_the_denoiser_trains_on_pairs(pairs, denoiser):
         process = run(DENOISER, *words, *more, cwd=pairs)
         refused(process, "--noise and --corruption must be left out with paired noisy images")
     trained(VAE, "--data", "pairs.npz", "--epochs", 1, "--model-dir", "vae", cwd=pairs)
-
-
-def test_a_pair_of_which_one_is_damaged_is_skipped(tmp_path):
-    for folder in ("clean", "dirty"):
-        fill(tmp_path / folder, suffix="jpg")
-    for path in (tmp_path / "clean" / "3.jpg", tmp_path / "dirty" / "5.jpg"):
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) - 40])  # it can be opened, but not read
-    words = ["clean", "--noisy", "dirty", "--output", "x.npz", "--skip-unreadable"]
-    text = worked("pictures_to_npz", *words, cwd=tmp_path)
-    assert "3.jpg" in text and "5.jpg" in text
-    arrays = arrays_of(tmp_path / "x.npz")
-    assert len(arrays["x_train"]) == len(arrays["x_train_noisy"]) == 28
-    np.testing.assert_array_equal(arrays["x_train"], arrays["x_train_noisy"])
-
-
-def test_two_pictures_of_one_name_have_no_partner(pairs, tmp_path):
-    """Either of them could be meant."""
-    for folder in ("clean", "dirty"):
-        shutil.copytree(pairs / folder, tmp_path / folder)
-        Image.fromarray(GREY[0]).save(tmp_path / folder / "a" / "5.jpg")
-    words = ["clean", "--noisy", "dirty", "--output", "no.npz"]
-    process = example("pictures_to_npz", *words, cwd=tmp_path)
-    refused(process, "clean/a/5.jpg and clean/a/5.png have the same name")
-    (tmp_path / "clean" / "a" / "5.jpg").unlink()
-    refused(example("pictures_to_npz", *words, cwd=tmp_path), "dirty/a/5.jpg and dirty/a/5.png")
 
 
 def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
@@ -169,9 +122,6 @@ def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
     options = denoiser.parse_options(words)
     with pytest.raises(denoiser.InputError, match="both or neither of x_train and x_train_noisy"):
         denoiser.main(options)
-    Image.fromarray(GREY[0, 1:]).save(tmp_path / "0.png")
-    words = [pairs / "clean" / "a", "--noisy", tmp_path, "--output", tmp_path / "no.npz"]
-    refused(example("pictures_to_npz", *words, cwd=pairs), "0.png is (12, 12)", "is (11, 12)")
 
 
 MEMORY = """
@@ -208,7 +158,7 @@ def test_arrays_that_no_memory_holds(script, tmp_path):
     refused(process, "large.npy: ", "Unable to allocate")
 
 
-# ---- Folders of pictures -------------------------------------------------------------------------
+# ---- Examples with own pictures: RGB, oblong, 16 dimensions, no labels and no x_test -------------
 
 
 def fill(folder, count=30, array=None, suffix="png"):
@@ -216,193 +166,6 @@ def fill(folder, count=30, array=None, suffix="png"):
     for index in range(count):
         pixels = GREY[index] if array is None else array[index]
         Image.fromarray(pixels).save(folder / f"{index}.{suffix}")
-
-
-def test_folders_named_as_splits(tmp_path):
-    for part, count in (("train", 6), ("Testing", 3), ("valid", 2)):
-        for label in "ab":
-            fill(tmp_path / "in" / part / label, count)
-    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
-    arrays = arrays_of(tmp_path / "x.npz")
-    counts = {name: len(array) for name, array in arrays.items()}
-    assert counts == {
-        "x_train": 12,
-        "y_train": 12,
-        "x_test": 6,
-        "y_test": 6,
-        "x_val": 4,
-        "y_val": 4,
-    }
-    assert {*arrays["y_train"]} == {*arrays["y_test"]} == {"a", "b"}
-    shutil.copytree(tmp_path / "in" / "Testing", tmp_path / "alone" / "test")
-    process = example("pictures_to_npz", "alone", "--output", "no.npz", cwd=tmp_path)
-    refused(process, "6 in test", "some of them in train; or no such folders")
-    shutil.copytree(tmp_path / "in", tmp_path / "two")
-    shutil.rmtree(tmp_path / "two" / "Testing")
-    words = ["two", "--output", "no.npz", "--crop", 8]
-    process = example("pictures_to_npz", *words, cwd=tmp_path)
-    refused(process, "two has folders for train and val alone; accepted with --crop: train, val")
-    fill(tmp_path / "in" / "more", 2)
-    process = example("pictures_to_npz", "in", "--output", "no.npz", cwd=tmp_path)
-    refused(process, "12 in train", "2 in others", "accepted: all in train, val and test, some of")
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_the_range_of_deep_pictures(dtype, tmp_path):
-    """Integers of 16 bits by their extremes, floats from 0 to 1, and any by --range."""
-    high = 4095 if dtype == np.uint16 else 1
-    deep = (GREY / 255 * high).astype(dtype)
-    fill(tmp_path / "in", array=deep, suffix="png" if dtype == np.uint16 else "tif")
-    text = worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
-    assert f"0 is used as black, {high} as white" in text
-    images = arrays_of(tmp_path / "x.npz")["x_train"]
-    assert images.min() == 0 and images.max() == 255
-    words = ["in", "--output", "half.npz", "--range", 0, 2 * high]
-    worked("pictures_to_npz", *words, cwd=tmp_path)
-    assert arrays_of(tmp_path / "half.npz")["x_train"].max() == 128
-    refused(example("pictures_to_npz", *words[:-2], 5, 5, cwd=tmp_path), "--range 5 5: accepted")
-
-
-def test_floats_of_another_range(tmp_path):
-    fill(tmp_path / "in", array=np.float32(GREY), suffix="tif")
-    process = example("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
-    refused(process, "floats from 0 to 255; accepted: 0 to 1, or --range LOW HIGH")
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
-def test_turned_pictures_are_upright(suffix, tmp_path):
-    """By their EXIF data; Pillow turns a TIFF file itself."""
-    upright = np.full((24, 16), 200, np.uint8)
-    upright[:8] = 0
-    (tmp_path / "in").mkdir()
-    for index in range(30):
-        picture = Image.fromarray(np.rot90(upright + np.uint8(index)))
-        exif = picture.getexif()
-        exif[274] = 6  # to be turned clockwise by 90 degrees
-        picture.save(tmp_path / "in" / f"{index}.{suffix}", exif=exif)
-    worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
-    images = arrays_of(tmp_path / "x.npz")["x_train"].astype(int)
-    assert images.shape == (30, 24, 16, 1)
-    found = sorted(images[:, 16:].mean(axis=(1, 2, 3)))
-    np.testing.assert_allclose(found, 200 + np.arange(30), atol=2)
-    np.testing.assert_allclose(images[:, :8].mean(axis=(1, 2, 3)).max(), 29, atol=2)
-
-
-def test_pictures_smaller_than_a_crop(tmp_path):
-    fill(tmp_path / "in", 12)
-    large = DRAW(0, 256, (10, 20, 30), dtype=np.uint8)
-    fill(tmp_path / "in" / "large", 10, array=large)
-    words = ["in", "--output", "x.npz", "--crop", 16, "--count", 20]
-    text = worked("pictures_to_npz", *words, cwd=tmp_path)
-    assert "skipped: 12 of 22 pictures are smaller than --crop 16: in/0.png" in text
-    assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 20
-    words = ["in", "--output", "no.npz", "--crop", 21]
-    process = example("pictures_to_npz", *words, cwd=tmp_path)
-    refused(process, "22 of 22 pictures are smaller than --crop 21")
-
-
-def test_tiff_files_that_pillow_reads_otherwise(tmp_path):
-    """Not finite, signed bytes, 16 bits in which 0 is white, and more than 31 bits."""
-    floats = np.float32(GREY / 255)
-    floats[:, 0, 0] = np.nan
-    fill(tmp_path / "nan", array=floats, suffix="tif")
-    fill(tmp_path / "signed", array=GREY)
-    fill(tmp_path / "white", array=np.uint16(GREY) * 257, suffix="tif")
-    for path in (tmp_path / "signed").glob("*.png"):
-        Image.open(path).save(path.with_suffix(".tif"), tiffinfo={339: (2,)})
-        path.unlink()
-    for path in (tmp_path / "white").iterdir():
-        content = path.read_bytes()
-        photometric = struct.pack("<HHI", 262, 3, 1)  # 0 is black if the value of the tag is 1
-        assert content.count(photometric + b"\1") == 1
-        path.write_bytes(content.replace(photometric + b"\1", photometric + b"\0"))
-    fill(tmp_path / "unsigned", array=GREY.astype(np.int32) << 24, suffix="tif")
-    for path in (tmp_path / "unsigned").iterdir():
-        content = path.read_bytes()
-        sample_format = struct.pack("<HHI", 339, 3, 1)  # signed if the value of the tag is 2
-        assert content.count(sample_format + b"\2") == 1
-        path.write_bytes(content.replace(sample_format + b"\2", sample_format + b"\1"))
-    (tmp_path / "other").mkdir()
-    for index in range(30):
-        (tmp_path / "other" / f"{index}.tif").write_bytes(b"II*\0" + bytes(50))
-    reasons = {
-        "nan": "not finite",
-        "signed": "signed bytes",
-        "white": "16 bits with 0 as white",
-        "unsigned": "unsigned values of 32 bits",
-        "other": "of a kind that is not read; TIFF files have bytes, 16 bits, or",
-    }
-    for folder, reason in reasons.items():
-        process = example("pictures_to_npz", folder, "--output", "x.npz", cwd=tmp_path)
-        refused(process, "30 of 30 pictures cannot be read", reason)
-
-
-def test_masks_and_dark_pictures(tmp_path):
-    fill(tmp_path / "in", array=np.uint8(GREY > 99))
-    words = ["in", "--output", "x.npz"]
-    refused(
-        example("pictures_to_npz", *words, cwd=tmp_path), "only the values 0 and 1", "--range 0 1"
-    )
-    worked("pictures_to_npz", *words, "--range", 0, 1, cwd=tmp_path)
-    assert {*arrays_of(tmp_path / "x.npz")["x_train"].ravel()} == {0, 255}
-    fill(tmp_path / "dark", array=GREY // 16)
-    text = worked("pictures_to_npz", "dark", "--output", "dark.npz", cwd=tmp_path)
-    assert "dark pictures: their greatest value is 15 of 255" in text
-
-
-def test_grey_pictures_stored_in_colour(tmp_path):
-    images = np.repeat(GREY[..., np.newaxis], 3, axis=3)
-    fill(tmp_path / "in", array=images)
-    words = ["in", "--output", "x.npz", "--force"]
-    line = "all pictures are grey, though stored in colour: with --grey"
-    assert line in worked("pictures_to_npz", *words, cwd=tmp_path)
-    assert "all pictures are grey" not in worked("pictures_to_npz", *words, "--grey", cwd=tmp_path)
-    Image.new("RGB", (12, 12), (1, 2, 250)).save(tmp_path / "in" / "7.png")
-    assert "all pictures are grey" not in worked("pictures_to_npz", *words, cwd=tmp_path)
-
-
-def test_what_is_skipped_is_counted(tmp_path):
-    fill(tmp_path / "in", 3)
-    fill(tmp_path / "in" / "b", 3, suffix="tif")
-    fill(tmp_path / "in" / "c", 3, suffix="webp")
-    fill(tmp_path / "in" / ".hidden", 3)
-    for name in ("a.txt", "b.txt", "c.psd"):
-        (tmp_path / "in" / name).write_text("no picture")
-    for name, target in (("folder", tmp_path), ("loop", "."), ("gone.png", "/nowhere/a.png")):
-        (tmp_path / "in" / name).symlink_to(target)
-    text = worked("pictures_to_npz", "in", "--output", "x.npz", "--grey", cwd=tmp_path)
-    assert "in: skipped 3 links to folders or to nothing, 2 .txt, 1 .psd\n" in text
-    assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 9
-
-
-def test_copies_are_counted(tmp_path):
-    fill(tmp_path / "in", 20)
-    for index in (1, 2):
-        shutil.copy(tmp_path / "in" / f"{index}.png", tmp_path / "in" / f"copy{index}.png")
-    (tmp_path / "in" / "link.png").symlink_to("1.png")
-    said = worked("pictures_to_npz", "in", "--output", "x.npz", cwd=tmp_path)
-    assert "3 of 23 pictures are copies of others" in said
-    assert len(arrays_of(tmp_path / "x.npz")["x_train"]) == 23
-    fill(tmp_path / "other", 20)
-    said = worked("pictures_to_npz", "other", "--output", "y.npz", cwd=tmp_path)
-    assert "copies" not in said
-
-
-def test_damaged_pictures_are_listed_at_once(tmp_path):
-    fill(tmp_path / "in")
-    for index in range(12):
-        path = tmp_path / "in" / f"{index}.png"
-        path.write_bytes(path.read_bytes()[:-40])
-    words = ["in", "--output", "x.npz"]
-    process = example("pictures_to_npz", *words, cwd=tmp_path)
-    refused(process, "12 of 30 pictures cannot be read", "--skip-unreadable")
-    assert process.stderr.count(".png: ") == 10
-    worked("pictures_to_npz", *words, "--skip-unreadable", cwd=tmp_path)
-    images = arrays_of(tmp_path / "x.npz")["x_train"][..., 0]
-    assert {*map(bytes, images)} == {*map(bytes, GREY[12:30])}
-
-
-# ---- Examples with own pictures: RGB, oblong, 16 dimensions, no labels and no x_test -------------
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1027 @@
+"""What people bring becomes a file for both scripts: files of arrays, archives, and pictures."""
+
+import gzip
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import unicodedata
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import tifffile
+from conftest import refused
+from PIL import Image
+from running_examples import FOLDER, example, module, worked
+
+DRAW = np.random.default_rng(0).integers
+GRAY = DRAW(0, 256, (40, 12, 12), dtype=np.uint8)
+RGB = DRAW(0, 256, (40, 12, 12, 3), dtype=np.uint8)
+LABELS = np.arange(40) % 7
+ROWS = np.column_stack([LABELS, GRAY.reshape(40, -1)])
+SMOOTH = np.uint8(np.add.outer(DRAW(0, 100, 40), np.add.outer(np.arange(12), np.arange(16) * 2)))
+
+
+@pytest.fixture(scope="session")
+def script():
+    return module("prepare_data")
+
+
+@pytest.fixture
+def prepare(script, tmp_path, monkeypatch, capsys):
+    """Return a function that runs the script in an empty folder and returns arrays and text."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        options = script.parser.parse_args([*map(str, words), "--output", "x.npz", "--force"])
+        script.main(options)
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        with np.load(tmp_path / "x.npz") as archive:
+            return dict(archive), printed.out
+
+    return run
+
+
+@pytest.fixture
+def fails(prepare, capsys):
+    """Return a function that runs the script, which has to end with one line that has the texts."""
+
+    def run(words, *texts):
+        with pytest.raises(SystemExit) as caught:
+            prepare(*words)
+        line = capsys.readouterr().err
+        assert caught.value.code == 2 and line.startswith("error: ") and line.count("\n") == 1
+        assert all(text in line for text in texts), line
+
+    return run
+
+
+def same_images(found, expected):
+    """Assert that images (n, height, width[, channels]) are the same, in any order."""
+    channels = expected.shape[3:] or (1,)
+    assert found.shape == (*expected.shape[:3], *channels) and found.dtype == np.uint8
+    assert sorted(map(bytes, found)) == sorted(map(bytes, expected))
+
+
+def fill(folder, images=GRAY[:30], suffix="png", **settings):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, pixels in enumerate(images):
+        Image.fromarray(pixels).save(folder / f"{index}.{suffix}", **settings)
+
+
+# ---- Files of arrays -----------------------------------------------------------------------------
+
+
+def idx(array, code=8):
+    """Return an array as an IDX file has it."""
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def table(rows, delimiter=",", header=None):
+    lines = [delimiter.join(map(str, row)) for row in rows]
+    return "\n".join([header, *lines] if header else lines).encode()
+
+
+HEADER = ",".join(["label", *(f"pixel{index}" for index in range(144))])
+FILES = {  # file name: content, expected images
+    "x.idx": idx(GRAY),
+    "floats-idx3": idx((GRAY / 255).astype(">f4"), 13),
+    "x.gz": gzip.compress(idx(GRAY)),
+    "header.csv": table(ROWS, header=HEADER),
+    "semicolons.csv": table(ROWS, ";", HEADER.replace(",", ";")),
+    "tabs.tsv": table(ROWS, "\t"),
+    "spaces.txt": table(ROWS / 1.0, "  "),
+    "last.csv": table(np.roll(ROWS, -1, axis=1), header=",".join(["x"] * 144 + ["class"])),
+    "images.csv": table(GRAY.reshape(40, -1)),
+    "marked.csv": b"\xef\xbb\xbf" + table(ROWS, header=HEADER).replace(b"\n", b"\r\n"),
+    "quoted.csv": re.sub(rb"\d+", rb'"\g<0>"', table(ROWS)),
+    "words.csv": table([["ABCDEFG"[row[0]], *row[1:]] for row in ROWS]),
+    "ids.csv": table(np.column_stack([np.arange(40), ROWS]), header=f"id,{HEADER}"),
+    "index.csv": table(np.column_stack([np.arange(40), ROWS]), header=f",{HEADER}"),
+    "cells.csv": table([[row[0], " ".join(map(str, row[1:]))] for row in ROWS], header="y,pixels"),
+    "packed.csv.gz": gzip.compress(table(ROWS, header=HEADER)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_idx_files_and_tables(name, prepare, tmp_path):
+    (tmp_path / name).write_bytes(FILES[name])
+    arrays, text = prepare(name)
+    same_images(arrays["x_train"], GRAY)
+    assert "images" in text
+    if ".csv" in name and name != "images.csv":
+        labels = [str(each) for each in arrays["y_train"]]
+        assert labels == [
+            ("ABCDEFG" if name == "words.csv" else "0123456")[each] for each in LABELS
+        ]
+
+
+def test_a_label_in_the_last_column_is_told_from_a_pixel(prepare, tmp_path):
+    rows = np.column_stack([GRAY.reshape(40, -1), LABELS])
+    rows[:, 0] = 0  # as at the edge of digits
+    (tmp_path / "x.csv").write_bytes(table(rows))
+    arrays, text = prepare("x.csv")
+    assert "the last of 145 columns is the label" in text
+    np.testing.assert_array_equal(arrays["y_train"], LABELS)
+
+
+ARRAYS = {  # arrays of an .npz file, and options
+    "medmnist": {"train_images": GRAY, "train_labels": LABELS[:, np.newaxis]},
+    "images": {"labels": LABELS, "images": GRAY},
+    "data": {"data": GRAY.reshape(40, -1), "target": LABELS},
+    "unnamed": {"arr_0": GRAY, "arr_1": LABELS},
+    "x": {"X": GRAY, "y": np.eye(7)[LABELS]},
+    "camel": {"trainImages": GRAY, "trainLabels": LABELS},
+    "masks": {"images": GRAY, "masks": np.uint8(GRAY > 99), "label": LABELS},
+    "objects": {"images": GRAY, "labels": LABELS, "more": np.array([{}], dtype=object)},
+    "flat and not": {"data": GRAY.reshape(40, -1), "images": GRAY, "target": LABELS},
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_names_of_arrays(name, prepare, tmp_path):
+    np.savez(tmp_path / "x.data.npz", **ARRAYS[name])
+    arrays, text = prepare("x.data.npz")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)  # in their order
+    np.testing.assert_array_equal(arrays["y_train"], LABELS)
+    assert ("left out" in text) == (name in ("masks", "objects", "flat and not"))
+
+
+def test_parts_of_the_data_by_names(prepare, tmp_path):
+    arrays = {"X_train": GRAY[:25], "Y_train": LABELS[:25], "x_valid": GRAY[25:30]}
+    np.savez(tmp_path / "a.npz", **arrays, testImages=GRAY[30:], mean=GRAY[0])
+    found, _ = prepare("a.npz")
+    assert found.keys() == {"x_train", "y_train", "x_val", "x_test"}
+    np.testing.assert_array_equal(found["x_test"][..., 0], GRAY[30:])
+
+
+def test_parts_without_any_to_train_on(prepare, fails, tmp_path):
+    np.savez(tmp_path / "a.npz", x_test=GRAY, y_test=LABELS)
+    arrays, _ = prepare("a.npz")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
+    np.testing.assert_array_equal(arrays["y_train"], LABELS)
+    np.savez(tmp_path / "a.npz", x_test=GRAY, x_val=GRAY)
+    fails(["a.npz"], "must include some to train on", "found a/x_test, a/x_val")
+    np.savez(tmp_path / "a.npz", x_train=GRAY, x_test_noisy=GRAY)
+    fails(["a.npz"], "and clean ones, found a/x_train, a/x_test_noisy")
+    fails(["a.npz", "--shape", 12], "--shape must be 2 or 3 numbers, found 1")
+
+
+def test_one_of_several_arrays(prepare, fails, tmp_path):
+    np.savez(tmp_path / "a.npz", left=GRAY, right=GRAY[::-1])
+    fails(["a.npz"], "--array NAME says, found a/left (40, 12, 12), a/right (40, 12, 12)")
+    assert not (tmp_path / "x.npz").exists()
+    arrays, _ = prepare("a.npz", "--array", "right")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[::-1])
+
+
+RGBA = np.concatenate([RGB, np.full((40, 12, 12, 1), 255, np.uint8)], axis=3)
+AXES = {  # array, expected images, options, text
+    "last": (np.moveaxis(GRAY, 0, -1), GRAY, "", "40 images on the last axis"),
+    "last of few": (np.moveaxis(GRAY[:20, :, :], 0, -1), GRAY[:20], "", "20 images on the last"),
+    "last, oblong": (np.moveaxis(SMOOTH, 0, -1), SMOOTH, "", "40 images on the last axis"),
+    "first, oblong": (SMOOTH, SMOOTH, "", "40 images on the first axis"),
+    "count as height": (SMOOTH[:12], SMOOTH[:12], "", "12 images on the first axis"),
+    "channels first": (RGB.transpose(0, 3, 1, 2), RGB, "", "channels on the second axis"),
+    "one channel first": (GRAY[:, np.newaxis], GRAY, "", "channels on the second axis"),
+    "RGB, last": (RGB.transpose(1, 2, 3, 0), RGB, "", "images on the last axis"),
+    "alpha": (RGBA, RGB, "", "the fourth channel is read as transparency"),
+    "flat": (GRAY.reshape(40, -1), GRAY, "", "flat images of 12 x 12"),
+    "columns": (GRAY.reshape(40, -1).T[:, :37], GRAY[:37], "", "flat images of 12 x 12"),
+    "flat, oblong": (GRAY[:, 1:].reshape(40, -1), GRAY[:, 1:], "--shape 11 12", "11 x 12"),
+    "flat planes": (RGB.transpose(0, 3, 1, 2).reshape(40, -1), RGB, "--shape 3 12 12", "flat"),
+    "flat RGB": (RGB.reshape(40, -1), RGB, "--shape 12 12 3", "flat images of 12 x 12"),
+    "sequences": (GRAY.reshape(4, 10, 12, 12), GRAY, "", "sequences"),
+    "Fortran": (np.asfortranarray(GRAY), GRAY, "", "40 images on the first axis"),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_order_of_axes(name, prepare, tmp_path):
+    array, expected, words, said = AXES[name]
+    np.save(tmp_path / "a.npy", array)
+    arrays, text = prepare("a.npy", *words.split())
+    np.testing.assert_array_equal(np.squeeze(arrays["x_train"]), expected)
+    assert said in text and f"({', '.join(map(str, array.shape))})" in text
+
+
+def test_planes_of_flat_images_are_told_by_their_smoothness(prepare, tmp_path):
+    images = np.stack([SMOOTH[:, :, :12], SMOOTH[:, :, :12] + 90, SMOOTH[:, :, 4:16]], axis=-1)
+    for order in ((0, 1, 2, 3), (0, 3, 1, 2)):
+        np.save(tmp_path / "a.npy", images.transpose(order).reshape(40, -1))
+        arrays, _ = prepare("a.npy")
+        np.testing.assert_array_equal(arrays["x_train"], images)
+
+
+def test_axes_that_only_the_user_can_tell(prepare, fails, tmp_path):
+    np.save(tmp_path / "a.npy", DRAW(0, 256, (30, 20, 40)))
+    fails(["a.npy"], "told by --shape 20 40 or --shape 30 20, found (30, 20, 40)")
+    arrays, _ = prepare("a.npy", "--shape", 30, 20)
+    assert arrays["x_train"].shape == (40, 30, 20, 1)
+    np.save(tmp_path / "a.npy", RGB.reshape(40, -1))
+    fails(["a.npy"], "--shape 3 12 12 or --shape 12 12 3")
+    np.save(tmp_path / "a.npy", GRAY[:, 1:].reshape(40, -1))
+    fails(["a.npy"], "as --shape HEIGHT WIDTH says, found 40 rows of 132 values")
+    np.save(tmp_path / "a.npy", np.uint8(np.add.outer(np.arange(144), np.arange(144)) // 2))
+    fails(["a.npy"], "--shape 144 144, if it is one image")
+    arrays, _ = prepare("a.npy", "--shape", 144, 144)
+    assert arrays["x_train"].shape == (1, 144, 144, 1)
+    np.save(tmp_path / "a.npy", np.repeat(RGB[..., :1], 2, axis=3))
+    fails(["a.npy"], "must have 1, 3 or 4 channels, found (40, 12, 12, 2)")
+
+
+FULL = GRAY.copy()
+FULL[0, 0, :2] = 0, 255
+RANGES = {  # array, range in the file
+    "floats to 255": (np.float32(FULL), None),
+    "floats to 1": (FULL / 255, (0, 1)),
+    "a little above 1": (FULL / 255 * 1.002 - 0.001, (0, 1)),
+    "half": (np.float16(FULL / 255), (0, 1)),
+    "-1 to 1": (FULL / 127.5 - 1, (-1, 1)),
+    "of 16": (FULL / 255 * 16, (0, 16)),
+    "standardized": (FULL / 255 * 5 - 2, (-2, 3)),
+    "16 bits": (np.uint16(FULL) * 16 + 100, (100, 4180)),
+    "big-endian": (FULL.astype(">i4"), None),
+    "signed bytes": (np.int8(FULL.astype(int) - 128), (-128, 127)),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_ranges_of_values(name, prepare, tmp_path):
+    array, limits = RANGES[name]
+    np.save(tmp_path / "a.npy", array)
+    arrays, text = prepare("a.npy")
+    np.testing.assert_allclose(arrays["x_train"][..., 0].astype(int), FULL, atol=1)
+    if limits is None:
+        assert "pixel_range" not in arrays
+    else:
+        low, high = limits
+        assert f"{low} is used as black, {high} as white" in text
+        np.testing.assert_allclose(arrays["pixel_range"], limits)
+        assert arrays["pixel_range"].dtype == np.float64
+
+
+@pytest.mark.parametrize("kind, low, high, limits", [
+    ("bytes", 0, 255, (0, 255)), ("bytes", 0, 40, (0, 40)), ("bytes", 0, 0, (0, 1)),
+    ("integers", 0, 254, (0, 255)), ("integers", 50, 200, (0, 255)), ("integers", 0, 16, (0, 16)),
+    ("integers", -128, 127, (-128, 127)), ("integers", 0, 4095, (0, 4095)),
+    ("floats", 0, 0.9, (0, 1)), ("floats", -0.05, 1.05, (0, 1)), ("floats", 0, 0.004, (0, 0.004)),
+    ("floats", -1, 0.9, (-1, 1)), ("floats", -0.9, 1.04, (-1, 1)), ("floats", -0.4, 2, (-0.4, 2)),
+    ("floats", 0, 250, (0, 255)), ("floats", -3, 258, (0, 255)), ("floats", 0, 100, (0, 100)),
+    ("floats", -1000, 3000, (-1000, 3000)), ("floats", 7, 7, (0, 7)),
+])  # fmt: skip
+def test_ranges_by_extremes(kind, low, high, limits, script):
+    assert script.pictures.guess_range(kind, low, high) == limits
+
+
+@pytest.mark.parametrize("array", [GRAY > 99, np.uint8(GRAY > 99), np.float32(GRAY > 99)])
+def test_masks_of_0_and_1(array, prepare, tmp_path):
+    np.save(tmp_path / "a.npy", array)
+    arrays, _ = prepare("a.npy")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], np.where(array, 255, 0))
+
+
+def test_a_range_of_the_users_own_and_values_that_are_not_finite(prepare, fails, tmp_path):
+    np.save(tmp_path / "a.npy", np.float32(GRAY))
+    arrays, _ = prepare("a.npy", "--range", 0, 510)
+    assert arrays["x_train"].max() == 128 and arrays["pixel_range"].tolist() == [0, 510]
+    np.save(tmp_path / "a.npy", np.where(GRAY > 9, GRAY, np.nan))
+    fails(["a.npy"], "must have finite values")
+
+
+def test_hdf5(prepare, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["train/images"], file["train/labels"] = GRAY[:30], LABELS[:30]
+        file["test/images"], file["test/names"] = GRAY[30:], [b"a"] * 10
+    arrays, _ = prepare("a.h5")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[:30])
+    np.testing.assert_array_equal(arrays["y_train"], LABELS[:30])
+    np.testing.assert_array_equal(arrays["x_test"][..., 0], GRAY[30:])
+    assert "y_test" not in arrays
+
+
+def test_matlab(prepare, fails, tmp_path):
+    """Of MATLAB 5, with structures and with several arrays, and of 7.3, whose axes are reversed."""
+    last = np.moveaxis(GRAY[:, 1:], 0, -1)
+    structure = {"train": {"images": last, "labels": LABELS[:, np.newaxis]}, "name": "digits"}
+    scipy.io.savemat(tmp_path / "a.mat", {"data": structure})
+    with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:
+        file["X"], file["y"] = last.T, LABELS[np.newaxis]
+    with (tmp_path / "b.mat").open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
+    for name in ("a.mat", "b.mat"):
+        arrays, text = prepare(name, "--shape", 11, 12)
+        np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[:, 1:])
+        np.testing.assert_array_equal(arrays["y_train"], LABELS)
+        assert "(11, 12, 40), 40 images on the last axis" in text
+    cells = np.empty((1, 40), object)
+    for index in range(40):
+        cells[0, index] = GRAY[index]
+    scipy.io.savemat(tmp_path / "d.mat", {"images": cells})
+    arrays, _ = prepare("d.mat")
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
+    scipy.io.savemat(tmp_path / "c.mat", {"left": last, "right": last[::-1]})
+    fails(["c.mat", "--shape", 11, 12], "c/left (11, 12, 40), c/right (11, 12, 40)")
+
+
+@pytest.mark.parametrize("form", ["{}-ubyte", "{}-ubyte.gz", "{0}-ubyte/{0}-ubyte", "both"])
+def test_folders_of_idx_files(form, prepare, fails, tmp_path):
+    """As they are published, and as Kaggle unpacks them: each in a folder, or twice."""
+    expected = {"x_train": GRAY[:30], "y_train": np.uint8(LABELS[:30])}
+    expected |= {"x_test": GRAY[30:], "y_test": np.uint8(LABELS[30:])}
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    forms = ["{}.ubyte", "{0}-ubyte/{0}-ubyte"] if form == "both" else [form]
+    for name, array in zip(names, expected.values(), strict=True):
+        for each in forms:
+            path = tmp_path / "d" / each.format(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress(idx(array)) if path.suffix == ".gz" else idx(array))
+    arrays, _ = prepare("d")
+    assert arrays.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(np.squeeze(arrays[name]), array)
+    path.write_bytes(path.read_bytes()[:-1])
+    fails(["d"], "cannot be read")
+
+
+def test_files_of_two_parts(prepare, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train.csv").write_bytes(table(ROWS, header=HEADER))
+    (tmp_path / "d" / "test.csv").write_bytes(table(ROWS[:9, 1:], header=HEADER[6:]))
+    (tmp_path / "d" / "sample_submission.csv").write_text("id,label\n1,0\n2,0\n")
+    arrays, text = prepare("d")
+    assert {name: len(array) for name, array in arrays.items()} == {
+        "x_train": 40, "y_train": 40, "x_test": 9
+    }  # fmt: skip
+    assert "left out: sample_submission" in text
+
+
+def test_pairs_of_arrays(prepare, tmp_path):
+    """In one file, or in two."""
+    noisy = GRAY / 255 + np.linspace(-0.5, 0.5, 12)
+    np.savez(tmp_path / "a.npz", clean=GRAY / 255, noisy=noisy)
+    np.save(tmp_path / "c.npy", GRAY / 255)
+    np.save(tmp_path / "n.npy", noisy)
+    for words in (["a.npz"], ["c.npy", "--noisy", "n.npy"]):
+        arrays, _ = prepare(*words)
+        np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
+        expected = np.rint(255 * np.clip(noisy, 0, 1))
+        np.testing.assert_allclose(arrays["x_train_noisy"][..., 0], expected, atol=1)
+
+
+def test_arrays_are_resized_and_cut(prepare, tmp_path):
+    np.save(tmp_path / "a.npy", RGB)
+    arrays, _ = prepare("a.npy", "--size", 16, "--gray")
+    assert arrays["x_train"].shape == (40, 16, 16, 1)
+    arrays, _ = prepare("a.npy", "--crop", 8, "--count", 30)
+    assert arrays["x_train"].shape == (30, 8, 8, 3) and arrays["x_test"].shape == (3, 8, 8, 3)
+
+
+@pytest.mark.parametrize("name, content, text", [
+    ("data_batch_1", b"\x80\x04\x95rest", "pickle, because opening one can run code"),
+    ("model.pt", b"PK\3\4rest", "pickle, because opening one can run code"),
+    ("x.h5", b"\x89HDF\r\n\x1a\nrest", "x.h5 cannot be read"),
+    ("x.npz", b"PK\3\4rest", "x.npz cannot be read"),
+    ("x.gz", b"\x1f\x8brest", "x.gz cannot be read"),
+    ("x.mat", b"MATLAB 5.0 MAT-file", "x.mat cannot be read"),
+    ("x.csv", b"a,b\nc,d\n", "must be images"),
+    ("x.mp4", b"\0\0\0\x18ftypmp42", "must have pictures or arrays of images, found .mp4"),
+    ("x.txt", b"", "x.txt cannot be read: it is empty"),
+])  # fmt: skip
+def test_files_that_cannot_be_read(name, content, text, fails, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    fails([name], text)
+
+
+def test_python_objects_are_never_opened(fails, tmp_path):
+    np.save(tmp_path / "a.npy", np.array([GRAY, None], dtype=object))
+    fails(["a.npy"], "a.npy cannot be read")
+    np.savez(tmp_path / "a.npz", images=np.array([GRAY, None], dtype=object))
+    fails(["a.npz"], "must have pictures or arrays")
+
+
+# ---- Archives ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz", "nested.zip"])
+def test_archives_of_pictures(name, prepare, tmp_path):
+    """With a folder at the top, and what macOS adds."""
+    fill(tmp_path / "top" / "photos" / "a")
+    (tmp_path / "top" / "photos" / ".DS_Store").write_text("hidden")
+    fill(tmp_path / "top" / "__MACOSX", GRAY[30:33])
+    fill(tmp_path / "top" / "photos" / "__MACOSX", GRAY[30:33])
+    kind = {".zip": "zip", ".tar": "tar", ".gz": "gztar", ".xz": "xztar"}["." + name.split(".")[-1]]
+    made = shutil.make_archive(tmp_path / "a", kind, tmp_path / "top")
+    if name == "nested.zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.write(made, "inner/a.zip")
+    arrays, _ = prepare(name)
+    same_images(arrays["x_train"], GRAY[:30])
+    assert sorted(arrays["names_train"])[:2] == ["a/0.png", "a/1.png"]
+
+
+def test_archives_of_other_files(prepare, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("train.csv", table(ROWS, header=HEADER))
+    arrays, _ = prepare("a.zip")
+    same_images(arrays["x_train"], GRAY)
+    np.testing.assert_array_equal(arrays["y_train"], LABELS)
+
+
+def test_archives_that_leave_their_folder_or_fill_the_disk(fails, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("../../evil.png", b"x")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("../evil.png"))
+    for name in ("a.zip", "a.tar"):
+        fails([name], f"{name} cannot be unpacked")
+    (tmp_path / "b.zip").write_bytes(b"PK\3\4rest")
+    fails(["b.zip"], "b.zip cannot be unpacked")
+    fill(tmp_path / "c")
+    shutil.make_archive(tmp_path / "c", "zip", tmp_path / "c")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))
+    fails(["c.zip"], "must have at most 9 bytes, the free disk, found")
+
+
+# ---- Kinds of pictures ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix, settings", [
+    ("pgm", {}), ("png", {}), ("BMP", {}), ("gif", {}), ("jp2", {}), ("tga", {}),
+    ("webp", {"lossless": True}), ("tif", {}), ("", {"format": "PNG"}), ("", {"format": "TIFF"}),
+])  # fmt: skip
+def test_kinds_of_pictures(suffix, settings, prepare, tmp_path):
+    fill(tmp_path / "in", suffix=suffix or "x", **settings)
+    for path in list((tmp_path / "in").iterdir()):
+        path.rename(path.with_suffix(f".{suffix}" if suffix else ""))
+    arrays, _ = prepare("in")
+    same_images(arrays["x_train"], GRAY[:30])
+    expected = {path.name for path in (tmp_path / "in").iterdir()}
+    assert {*arrays["names_train"]} == expected
+
+
+DEEP = np.uint16(FULL[:30]) * 16
+TIFFS = {  # images, settings of tifffile
+    "bool": (FULL[:30] > 99, {"photometric": "minisblack"}),
+    "16 bits": (DEEP, {}),
+    "signed": (np.int16(DEEP) - 2000, {}),
+    "32 bits": (np.uint32(DEEP) * 1000, {}),
+    "floats": (np.float32(FULL[:30] / 255), {}),
+    "doubles": (FULL[:30] / 255, {}),
+    "big": (DEEP, {"bigtiff": True, "byteorder": ">"}),
+    "0 is white": (255 - FULL[:30], {"photometric": "miniswhite"}),
+    "16 bits, 0 is white": (65535 - np.uint16(FULL[:30]) * 257, {"photometric": "miniswhite"}),
+    "RGB": (RGB[:30], {"photometric": "rgb"}),
+    "RGB of 16 bits": (np.uint16(RGB[:30]) * 257, {"photometric": "rgb"}),
+    "planes": (RGB[:30].transpose(0, 3, 1, 2), {"photometric": "rgb", "planarconfig": 2}),
+    "tiles": (RGB[:30], {"photometric": "rgb", "tile": (16, 16)}),
+}
+
+
+@pytest.mark.parametrize("name", TIFFS)
+def test_kinds_of_tiff(name, prepare, tmp_path):
+    images, settings = TIFFS[name]
+    (tmp_path / "in").mkdir()
+    for index, image in enumerate(images):
+        tifffile.imwrite(tmp_path / "in" / f"{index}.tif", image, **settings)
+    arrays, _ = prepare("in")
+    expected = RGB[:30] if images.ndim == 4 else FULL[:30, ..., np.newaxis]
+    if name == "bool":
+        expected = np.where(expected > 99, 255, 0)
+    found = np.empty_like(expected)
+    for image, file in zip(arrays["x_train"], arrays["names_train"], strict=True):
+        found[int(file.removesuffix(".tif"))] = image
+    np.testing.assert_allclose(found.astype(int), expected, atol=1)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "group4", "jpeg", "tiff_adobe_deflate"])
+def test_compressed_tiff(compression, prepare, tmp_path):
+    pytest.importorskip("imagecodecs")
+    pictures = [Image.fromarray(image) for image in SMOOTH[:30]]
+    if compression == "group4":
+        pictures = [picture.convert("1") for picture in pictures]
+    (tmp_path / "in").mkdir()
+    for index, picture in enumerate(pictures):
+        picture.save(tmp_path / "in" / f"{index}.tif", compression=compression)
+    arrays, _ = prepare("in")
+    for image, name in zip(arrays["x_train"], arrays["names_train"], strict=True):
+        expected = np.asarray(pictures[int(name[:-4])].convert("L"), int)
+        np.testing.assert_allclose(image[..., 0], expected, atol=8 if compression == "jpeg" else 0)
+
+
+def test_a_folder_of_arrays_of_one_image_each(prepare, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(30):
+        np.save(tmp_path / "in" / f"{index}.npy", np.float32(FULL[index] / 255))
+    arrays, _ = prepare("in")
+    same_images(arrays["x_train"], FULL[:30])
+    assert arrays["pixel_range"].tolist() == [0, 1]
+
+
+def test_stacks_and_animations(prepare, tmp_path):
+    """Each page and frame is an image."""
+    tifffile.imwrite(tmp_path / "a.tif", DEEP)
+    tifffile.imwrite(tmp_path / "b.tif", DEEP, imagej=True)
+    tifffile.imwrite(tmp_path / "e.tif", DEEP, truncate=True)  # one page with all of them
+    frames = [Image.fromarray(image) for image in FULL[:30]]
+    frames[0].save(tmp_path / "c.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "d.webp", save_all=True, append_images=frames[1:], lossless=True)
+    for name in ("a.tif", "b.tif", "c.gif", "d.webp", "e.tif"):
+        arrays, text = prepare(name)
+        assert "files: 1; pages and frames, each of which is an image: 30" in text
+        np.testing.assert_allclose(arrays["x_train"].shape, (30, 12, 12, 1))
+        order = np.argsort([int(each.partition("#")[2] or 1) for each in arrays["names_train"]])
+        np.testing.assert_allclose(arrays["x_train"][order, ..., 0].astype(int), FULL[:30], atol=1)
+
+
+def test_all_modes_become_rgb(prepare, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture = Image.fromarray(np.full((12, 12, 3), (200, 60, 60), np.uint8))
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        picture.convert(mode).save(tmp_path / "in" / f"{mode}.png")
+    picture.convert("CMYK").save(tmp_path / "in" / "cmyk.jpg")
+    picture.convert("CMYK").save(tmp_path / "in" / "cmyk.tif")
+    picture.convert("P").save(tmp_path / "in" / "palette.tif")
+    arrays, text = prepare("in")
+    assert "3 pictures are grayscale and 6 are RGB: RGB is used" in text
+    assert "2 of 9 pictures converted from CMYK" in text
+    found = dict(zip(arrays["names_train"], arrays["x_train"], strict=True))
+    for name in ("P.png", "RGB.png", "RGBA.png", "cmyk.jpg", "cmyk.tif", "palette.tif"):
+        np.testing.assert_allclose(found[name].mean(axis=(0, 1)), (200, 60, 60), atol=12)
+    arrays, _ = prepare("in", "--gray")
+    assert arrays["x_train"].shape == (9, 12, 12, 1)
+
+
+def test_transparency_is_put_on_white(prepare, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((9, 12, 4), np.uint8)).save(tmp_path / "in" / "1.png")
+    Image.fromarray(np.full((9, 12, 2), (50, 255), np.uint8)).save(tmp_path / "in" / "gray.png")
+    arrays, text = prepare("in", "--range", 0, 255)
+    assert "1 of 2 pictures with transparency, put on white" in text
+    assert sorted(image.mean() for image in arrays["x_train"]) == [50, 255]
+    assert "the scripts train on 20 images or more" in text
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
+def test_rotated_pictures_are_upright(suffix, prepare, tmp_path):
+    """By their EXIF data, in all eight orientations."""
+    upright = np.full((24, 16), 200, np.uint8)
+    upright[:8, :8] = 40
+    upright[16:] = 120
+    (tmp_path / "in").mkdir()
+    stored = [upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1]]
+    stored += [each.T for each in (upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1])]
+    for orientation, pixels in enumerate(stored, start=1):
+        picture = Image.fromarray(np.ascontiguousarray(pixels))
+        exif = picture.getexif()
+        exif[274] = orientation
+        picture.save(tmp_path / "in" / f"{orientation}.{suffix}", exif=exif)
+    arrays, text = prepare("in")
+    assert "7 of 8 pictures rotated as their EXIF data say" in text
+    for image in arrays["x_train"]:
+        np.testing.assert_allclose(image[..., 0].astype(int), upright, atol=40)
+
+
+def test_heic(prepare, fails, tmp_path, monkeypatch):
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.heic").write_bytes(content)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    fails(["in"], "a.heic: is HEIC, which needs: pip install pillow-heif")
+    monkeypatch.undo()
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "in", SMOOTH[:30, :, :12].repeat(4, axis=1).repeat(4, axis=2), "heic")
+    (tmp_path / "in" / "a.heic").unlink()
+    arrays, _ = prepare("in")
+    assert arrays["x_train"].shape[:3] == (30, 48, 48)
+
+
+def dicom(path, pixels):
+    """Write 16-bit pixels as DICOM: its parts are a preamble, and elements (group, number)."""
+
+    def element(group, number, kind, value):
+        length = struct.pack(
+            "<HI" if kind in ("OB", "OW") else "<H", *[0] * (kind in ("OB", "OW")), len(value)
+        )
+        return struct.pack("<HH", group, number) + kind.encode() + length + value
+
+    short = struct.Struct("<H").pack
+    meta = element(2, 0x10, "UI", b"1.2.840.10008.1.2.1\0")
+    elements = [
+        (2, "US", short(1)),
+        (4, "CS", b"MONOCHROME2 "),
+        (0x10, "US", short(pixels.shape[0])),
+    ]
+    elements += [(0x11, "US", short(pixels.shape[1])), (0x100, "US", short(16))]
+    elements += [(0x101, "US", short(16)), (0x102, "US", short(15)), (0x103, "US", short(0))]
+    elements += [(0x1052, "DS", b"-1024 "), (0x1053, "DS", b"1 ")]
+    content = b"".join(element(0x28, *each) for each in elements)
+    content += element(0x7FE0, 0x10, "OW", pixels.astype("<u2").tobytes())
+    start = bytes(128) + b"DICM" + element(2, 0, "UL", struct.pack("<I", len(meta)))
+    path.write_bytes(start + meta + content)
+
+
+def test_dicom(prepare, fails, tmp_path, monkeypatch):
+    """With a suffix or without, in Hounsfield units by its own slope and intercept."""
+    (tmp_path / "in").mkdir()
+    for index, pixels in enumerate(DEEP):
+        name = f"{index}.dcm" if index % 2 else f"1.2.840.{index}"
+        dicom(tmp_path / "in" / name, pixels)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    fails(["in"], "is DICOM, which needs: pip install pydicom")
+    monkeypatch.undo()
+    pytest.importorskip("pydicom")
+    monkeypatch.chdir(tmp_path)
+    arrays, text = prepare("in")
+    same_images(arrays["x_train"], FULL[:30])
+    assert "-1024 is used as black, 3056 as white" in text
+
+
+def test_pdf(prepare, fails, tmp_path, monkeypatch):
+    page = Image.fromarray(np.tile(SMOOTH[0], (10, 10)))
+    page.save(tmp_path / "a.pdf", save_all=True, append_images=[page] * 2)
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    fails(["a.pdf", "--crop", 16], "is PDF, which needs: pip install pypdfium2")
+    monkeypatch.undo()
+    pytest.importorskip("pypdfium2")
+    monkeypatch.chdir(tmp_path)
+    arrays, text = prepare("a.pdf", "--crop", 16, "--count", 30)
+    assert "3 of 3 pictures drawn at 150 dpi" in text and arrays["x_train"].shape[0] == 30
+
+
+def test_pictures_that_cannot_be_read(prepare, fails, tmp_path):
+    """All are reported at once, also those that fail only when their pixels are read."""
+    fill(tmp_path / "in")
+    for index in range(12):
+        path = tmp_path / "in" / f"{index}.png"
+        path.write_bytes(path.read_bytes()[: 20 if index % 2 else -40])
+    (tmp_path / "in" / "0.png").write_bytes(b"\n<!DOCTYPE html><html>")
+    (tmp_path / "in" / "1.png").write_bytes(b"")
+    words = ["in", "--skip-unreadable"]
+    fails(words[:1], "12 of 30 pictures cannot be read (0.png: is an HTML page; 1.png: is empty; ")
+    assert not (tmp_path / "x.npz").exists()
+    arrays, text = prepare(*words)
+    assert "skipped: 12 of 30 pictures cannot be read" in text
+    same_images(arrays["x_train"], GRAY[12:30])
+    assert len(arrays["names_train"]) == 18
+    (tmp_path / "none").mkdir()
+    fails(["none"], "none must have pictures or arrays of images, found nothing")
+    five = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "none" / "five.tif", np.zeros((9, 9, 5), np.uint8), **five)
+    tifffile.imwrite(tmp_path / "none" / "nan.tif", np.full((9, 9), np.nan))
+    fails(["none"], "five.tif: must be (height, width) with", "nan.tif: must have finite numbers")
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    """Old zip archives have such; they are printed with a backslash."""
+    (tmp_path / "in").mkdir()
+    for name in (b"/M\xfcller.png", b"/good\xfc.png"):
+        with open(bytes(tmp_path / "in") + name, "wb") as file:
+            Image.new("L", (9, 9), 200).save(file, "PNG")
+    with open(bytes(tmp_path / "in") + b"/M\xfcller.png", "wb") as file:
+        file.write(b"no picture")
+    words = ["in", "--output", "x.npz", "--skip-unreadable"]
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+    process = example("prepare_data", *words, cwd=tmp_path, **strict)
+    assert process.returncode == 0, process.stderr
+    assert "M\\udcfcller.png: is damaged" in process.stdout
+    with np.load(tmp_path / "x.npz") as archive:
+        assert archive["names_train"].tolist() == ["good\\udcfc.png"]
+
+
+# ---- Folders: parts, labels, pairs, copies -------------------------------------------------------
+
+
+def test_folders_named_as_parts(prepare, fails, tmp_path):
+    for part, count in (("training_set", 6), ("Testing/test", 3), ("valid", 2)):
+        for label in "ab":
+            fill(tmp_path / "in" / part / label, GRAY[:count])
+    arrays, _ = prepare("in")
+    counts = {name: len(array) for name, array in arrays.items() if name[0] == "x"}
+    assert counts == {"x_train": 12, "x_test": 6, "x_val": 4}
+    assert {*arrays["y_train"]} == {*arrays["y_test"]} == {"a", "b"}
+    for name, image in zip(arrays["names_test"], arrays["x_test"], strict=True):
+        np.testing.assert_array_equal(image[..., 0], np.asarray(Image.open(tmp_path / "in" / name)))
+    shutil.copytree(tmp_path / "in" / "Testing", tmp_path / "alone" / "test")
+    fails(["alone"], "must be train, val and test, or others alone, found 6 in test")
+    fill(tmp_path / "in" / "more", GRAY[:2])
+    fails(["in"], "12 in train", "2 in others")
+
+
+def test_several_folders_are_labels(prepare, tmp_path):
+    fill(tmp_path / "some" / "cats", GRAY[:15])
+    fill(tmp_path / "dogs", GRAY[15:30])
+    arrays, _ = prepare("some/cats", "dogs")
+    found = dict(zip(arrays["names_train"], arrays["y_train"], strict=True))
+    assert found["cats/3.png"] == "cats" and found["dogs/3.png"] == "dogs" and len(found) == 30
+
+
+def test_masks_are_left_out(prepare, tmp_path):
+    """As MVTec AD has them, and in a folder alongside the images."""
+    fill(tmp_path / "mvtec" / "train" / "good", RGB[:20])
+    fill(tmp_path / "mvtec" / "test" / "crack", RGB[20:25])
+    (tmp_path / "mvtec" / "ground_truth" / "crack").mkdir(parents=True)
+    for index in range(5):
+        path = tmp_path / "mvtec" / "ground_truth" / "crack" / f"{index}_mask.png"
+        Image.fromarray(GRAY[index]).save(path)
+    arrays, text = prepare("mvtec")
+    assert "left out 5 masks of other pictures, such as ground_truth/crack/0_mask.png" in text
+    assert len(arrays["x_train"]) == 20 and len(arrays["x_test"]) == 5
+    fill(tmp_path / "both" / "images", RGB[:20])
+    fill(tmp_path / "both" / "masks", GRAY[:20])
+    arrays, _ = prepare("both")
+    same_images(arrays["x_train"], RGB[:20])
+    arrays, _ = prepare("both/masks")
+    same_images(arrays["x_train"], GRAY[:20])
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Two folders of pictures, of which two have no partner."""
+    for folder, low in (("clean", 0), ("dirty", 100)):
+        fill(tmp_path / folder / "a", np.clip(GRAY[:30], low, 255))
+    (tmp_path / "clean" / "a" / "3.png").unlink()
+    (tmp_path / "dirty" / "a" / "7.png").unlink()
+
+
+def test_pairs_of_pictures(pairs, prepare, fails, tmp_path):
+    arrays, text = prepare("clean", "--noisy", "dirty")
+    assert "skipped 2 pictures without a partner of the same name: a/3.png, a/7.png" in text
+    same_images(arrays["x_train"], np.delete(GRAY[:30], [3, 7], axis=0))
+    np.testing.assert_array_equal(arrays["x_train_noisy"], np.clip(arrays["x_train"], 100, 255))
+    arrays, _ = prepare("clean", "--noisy", "dirty", "--crop", 8, "--count", 50)
+    for part, count in (("train", 50), ("val", 5), ("test", 5)):
+        clean, noisy = arrays[f"x_{part}"], arrays[f"x_{part}_noisy"]
+        assert clean.shape == (count, 8, 8, 1)
+        np.testing.assert_array_equal(noisy, np.clip(clean, 100, 255))
+    fails(["."], "must be WHAT clean --noisy dirty, found both in WHAT")
+    Image.fromarray(GRAY[0, 1:]).save(tmp_path / "dirty" / "a" / "0.png")
+    fails(["clean", "--noisy", "dirty"], "size of its partner, (11, 12), found (12, 12)")
+
+
+def test_pairs_by_name(prepare, fails, tmp_path):
+    """Accents may be composed or not, and suffixes differ where only one picture is meant."""
+    for index in range(20):
+        clean = unicodedata.normalize("NFC", f"página {index}")
+        noisy = unicodedata.normalize("NFD", clean)
+        assert clean != noisy
+        fill(tmp_path / "clean", [])
+        fill(tmp_path / "dirty", [])
+        Image.fromarray(GRAY[index]).save(tmp_path / "clean" / f"{clean}.png")
+        Image.fromarray(GRAY[index]).save(tmp_path / "dirty" / f"{noisy}.bmp")
+    arrays, _ = prepare("clean", "--noisy", "dirty")
+    np.testing.assert_array_equal(arrays["x_train"], arrays["x_train_noisy"])
+    assert len(arrays["x_train"]) == 20
+    for suffix in ("png", "bmp"):
+        Image.fromarray(GRAY[30]).save(tmp_path / "clean" / f"a.{suffix}")
+        Image.fromarray(GRAY[30]).save(tmp_path / "dirty" / f"a.{suffix}")
+    arrays, _ = prepare("clean", "--noisy", "dirty")
+    assert len(arrays["x_train"]) == 22
+    Image.fromarray(GRAY[30]).save(tmp_path / "clean" / "b.png")
+    for suffix in ("bmp", "gif"):
+        Image.fromarray(GRAY[30]).save(tmp_path / "dirty" / f"b.{suffix}")
+    fails(["clean", "--noisy", "dirty"], "must have one partner, found b.png, b.bmp, b.gif")
+
+
+def test_a_pair_of_which_one_is_damaged_is_skipped(prepare, tmp_path):
+    for folder in ("clean", "dirty"):
+        fill(tmp_path / folder, suffix="jpg")
+    for path in (tmp_path / "clean" / "3.jpg", tmp_path / "dirty" / "5.jpg"):
+        path.write_bytes(path.read_bytes()[:-40])  # it can be opened, but not read
+    arrays, text = prepare("clean", "--noisy", "dirty", "--skip-unreadable")
+    assert "3.jpg" in text and "5.jpg" in text
+    assert len(arrays["x_train"]) == len(arrays["names_train"]) == 28
+    np.testing.assert_array_equal(arrays["x_train"], arrays["x_train_noisy"])
+
+
+def test_denoising_dirty_documents(prepare, fails, tmp_path):
+    """The layout of that data set on Kaggle: train, train_cleaned, test; pages of two sizes."""
+    for index in range(12):
+        page = DRAW(0, 200, (42 if index % 2 else 26, 54), dtype=np.uint8)
+        for folder, pixels in (("train_cleaned", page), ("train", page + 40), ("test", page)):
+            fill(tmp_path / "d" / folder, [])
+            Image.fromarray(pixels).save(tmp_path / "d" / folder / f"{index}.png")
+    words = ["d/train_cleaned", "--noisy", "d/train", "--crop", 16, "--count", 60]
+    arrays, _ = prepare(*words)
+    for part, count in (("train", 60), ("val", 6), ("test", 6)):
+        assert len(arrays[f"x_{part}"]) == count
+        noisy = arrays[f"x_{part}_noisy"].astype(int)
+        np.testing.assert_array_equal(noisy, arrays[f"x_{part}"].astype(int) + 40)
+    fails(["d"], "must be WHAT train_cleaned --noisy train")
+    for folder in ("train_cleaned", "train"):
+        shutil.make_archive(tmp_path / folder, "zip", tmp_path / "d", folder)
+    arrays, _ = prepare("train_cleaned.zip", "--noisy", "train.zip", "--crop", 16, "--count", 60)
+    assert len(arrays["x_train_noisy"]) == 60
+
+
+def test_folders_are_kept_together(prepare, fails, tmp_path):
+    """Frames of videos; and frames in files, of which each is a video."""
+    for video in range(10):
+        fill(tmp_path / "in" / f"v{video}", GRAY[video : video + 4])
+        tifffile.imwrite(
+            tmp_path / f"{video}.tif", GRAY[video : video + 4], photometric="minisblack"
+        )
+    for words in (["in"], [f"{video}.tif" for video in range(10)]):
+        arrays, _ = prepare(*words, "--keep-folders-together")
+        parts = [
+            {name.partition("/")[0].partition("#")[0] for name in arrays[f"names_{part}"]}
+            for part in ("train", "val", "test")
+        ]
+        assert [len(each) for each in parts] == [8, 1, 1] and len(set.union(*parts)) == 10
+    for name in ("v1", "v2"):
+        fill(tmp_path / "two" / name)
+    tifffile.imwrite(tmp_path / "two.tif", GRAY)
+    fails(["two.tif", "--keep-folders-together"], "must have 3 folders or more, found 1")
+
+
+def test_copies_are_named_and_dropped(prepare, tmp_path):
+    fill(tmp_path / "in", GRAY[:25])
+    for index in (1, 2):
+        shutil.copy(tmp_path / "in" / f"{index}.png", tmp_path / "in" / f"copy{index}.png")
+    (tmp_path / "in" / "link.png").symlink_to("1.png")
+    arrays, text = prepare("in")
+    assert "3 of 28 images are copies of others: kept" in text
+    assert len(arrays["x_train"]) == 28
+    lines = (tmp_path / "x-copies.txt").read_text().splitlines()
+    assert lines == ["copy1.png\t1.png", "copy2.png\t2.png", "link.png\t1.png"]
+    arrays, _ = prepare("in", "--drop-copies")
+    same_images(arrays["x_train"], GRAY[:25])
+    shutil.copytree(tmp_path / "in", tmp_path / "parts" / "train")
+    fill(tmp_path / "parts" / "test", GRAY[20:30])
+    arrays, _ = prepare("parts", "--drop-copies")
+    same_images(arrays["x_train"], GRAY[:25])
+    same_images(arrays["x_test"], GRAY[25:30])
+    np.save(tmp_path / "a.npy", np.concatenate([GRAY, GRAY[:1]]))
+    arrays, _ = prepare("a.npy", "--drop-copies")
+    same_images(arrays["x_train"], GRAY)
+    assert (tmp_path / "x-copies.txt").read_text() == "a[40]\ta[0]\n"
+
+
+def test_what_is_skipped_is_counted(prepare, tmp_path):
+    fill(tmp_path / "in", GRAY[:25])
+    fill(tmp_path / "in" / ".hidden", GRAY[25:])
+    for name in ("a.txt", "b.txt", "c.psd"):
+        (tmp_path / "in" / name).write_text("no picture")
+    for name, target in (("folder", tmp_path), ("loop", "."), ("gone.png", "/nowhere/a.png")):
+        (tmp_path / "in" / name).symlink_to(target)
+    arrays, text = prepare("in")
+    assert "in: skipped 2 .txt, 1 .psd\n" in text
+    assert "in: skipped 3 links to folders or to nothing\n" in text
+    same_images(arrays["x_train"], GRAY[:25])
+
+
+# ---- Sizes and crops -----------------------------------------------------------------------------
+
+
+def test_proportions_are_kept(prepare, fails, tmp_path):
+    """A white bar of 40 x 10 on gray: padded with gray, cropped to white, or stretched."""
+    wide = np.full((10, 40), 90, np.uint8)
+    wide[3:7, 10:30] = 255
+    fill(tmp_path / "in", [wide] * 2)
+    arrays, text = prepare("in", "--size", 20)
+    assert "2 of 2 pictures are not square: padded with the colour of their border" in text
+    image = arrays["x_train"][0, ..., 0]
+    assert (image[:7] == 90).all() and (image[13:] == 90).all() and image[9, 8:12].min() > 240
+    arrays, text = prepare("in", "--size", 20, "--fit", "crop")
+    assert "cropped" in text and arrays["x_train"][0, 9:11, 1:19].min() > 200
+    arrays, text = prepare("in", "--size", 20, "--fit", "stretch")
+    assert "stretched" in text and (arrays["x_train"][0, 8:12, 8:12] > 240).all()
+    fill(tmp_path / "in", [wide] * 2, "bmp")
+    Image.fromarray(wide[1:]).save(tmp_path / "in" / "1.png")
+    fails(["in"], "of one size", "--size or --crop, found 2 sizes from (9, 40) to (10, 40)")
+    (tmp_path / "tall").mkdir()
+    Image.new("L", (300, 10)).save(tmp_path / "tall" / "1.png")
+    fails(["tall"], "sides of 8 to 256, or have --size or --crop, found (10, 300)")
+
+
+def test_pictures_smaller_than_a_crop(prepare, fails, tmp_path):
+    fill(tmp_path / "in", GRAY[:12])
+    fill(tmp_path / "in" / "large", DRAW(0, 256, (10, 20, 30), dtype=np.uint8))
+    arrays, text = prepare("in", "--crop", 16, "--count", 20)
+    assert "skipped: 12 of 22 pictures are smaller than --crop 16: 0.png" in text
+    assert len(arrays["x_train"]) == 20
+    fails(["in", "--crop", 21], "22 of 22 pictures are smaller than --crop 21")
+
+
+def test_the_crops_of_few_pictures_share_no_pixel(prepare, fails, tmp_path):
+    """Of one picture, whose pixels are all different, and of one that is too small to be cut."""
+    large = np.arange(60 * 20, dtype=np.uint32).reshape(60, 20)
+    colours = np.stack([large % 251, large // 251, np.full_like(large, 9)], axis=-1)
+    fill(tmp_path / "in", [np.uint8(colours)])
+    Image.fromarray(RGB[0, :, :10]).save(tmp_path / "in" / "small.png")
+    arrays, _ = prepare("in", "--crop", 8, "--count", 300)
+    shapes = {name: arrays[name].shape for name in ("x_train", "x_val", "x_test")}
+    assert shapes == {"x_train": (300, 8, 8, 3), "x_val": (30, 8, 8, 3), "x_test": (30, 8, 8, 3)}
+    pixels = {name: {*map(bytes, arrays[name].reshape(-1, 3))} for name in shapes}
+    assert not pixels["x_train"] & pixels["x_test"]
+    assert not pixels["x_train"] & pixels["x_val"] and not pixels["x_val"] & pixels["x_test"]
+    assert len({crop[0, 0].tobytes() for crop in arrays["x_train"]}) > 150  # places
+    from_large = np.mean([crop[0, 0, 2] == 9 for crop in arrays["x_train"]])
+    assert 0.92 < from_large < 1  # 37 x 13 places, and 5 x 3 in the small one
+    (tmp_path / "in" / "0.png").unlink()
+    fails(["in", "--crop", 8], "10 pictures to train on, or sides of 24", "found 1 and 12")
+
+
+def test_the_crops_of_many_pictures_are_of_other_pictures(prepare, tmp_path):
+    pictures = np.empty((20, 12, 12), np.uint8)
+    pictures[:] = np.arange(20)[:, np.newaxis, np.newaxis]
+    pictures[:, 0, 0] = 255
+    fill(tmp_path / "in", pictures)
+    arrays, _ = prepare("in", "--crop", 8, "--count", 400)
+    found = {name: {*arrays[name][:, 4, 4, 0]} for name in ("x_train", "x_val", "x_test")}
+    assert [len(each) for each in found.values()] == [16, 2, 2]
+    assert len(set.union(*found.values())) == 20
+    assert {*arrays["names_test"]} == {f"{value}.png" for value in found["x_test"]}
+
+
+def test_grayscale_stored_as_rgb(prepare, tmp_path):
+    fill(tmp_path / "in", np.repeat(GRAY[..., np.newaxis], 3, axis=3))
+    arrays, text = prepare("in")
+    assert "all images are grayscale, though stored as RGB: one channel is kept" in text
+    same_images(arrays["x_train"], GRAY)
+    Image.new("RGB", (12, 12), (1, 2, 250)).save(tmp_path / "in" / "7.png")
+    arrays, _ = prepare("in")
+    assert arrays["x_train"].shape == (40, 12, 12, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_range_of_deep_pictures(dtype, prepare, tmp_path):
+    high = 4095 if dtype == np.uint16 else 1
+    deep = (FULL / 255 * high).astype(dtype)
+    fill(tmp_path / "in", deep, "png" if dtype == np.uint16 else "tif")
+    arrays, text = prepare("in")
+    assert f"0 is used as black, {high} as white" in text
+    assert arrays["pixel_range"].tolist() == [0, high]
+    assert arrays["x_train"].min() == 0 and arrays["x_train"].max() == 255
+    arrays, _ = prepare("in", "--range", 0, 2 * high)
+    assert arrays["x_train"].max() == 128
+
+
+def test_dark_pictures(prepare, tmp_path):
+    fill(tmp_path / "in", np.uint8(GRAY > 99))
+    arrays, text = prepare("in")
+    assert "0 is used as black, 1 as white" in text
+    assert {*arrays["x_train"].ravel()} == {0, 255} and arrays["pixel_range"].tolist() == [0, 1]
+
+
+# ---- As a command --------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_or_left_half_written(tmp_path):
+    fill(tmp_path / "in")
+    words = ["in", "--output", "x.npz"]
+    assert "wrote x.npz" in worked("prepare_data", *words, cwd=tmp_path)
+    before = (tmp_path / "x.npz").read_bytes()
+    refused(example("prepare_data", *words, cwd=tmp_path), "x.npz exists; --force overwrites it")
+    assert (tmp_path / "x.npz").read_bytes() == before
+    (tmp_path / "y-copies.txt").write_text("mine")
+    words = ["in", "--output", "y.npz"]
+    refused(example("prepare_data", *words, cwd=tmp_path), "y-copies.txt exists")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "x.npz", "y-copies.txt"}
+
+
+PEAK = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import prepare_data
+prepare_data.main(prepare_data.parser.parse_args(sys.argv[2:]))
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_large_pictures(tmp_path):
+    """Sixty links to one of 12 megapixels take less than 400 MB; TensorFlow is not imported."""
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4000, 3000), (200, 90, 30)).save(tmp_path / "in" / "0.jpg")
+    for index in range(1, 60):
+        (tmp_path / "in" / f"{index}.jpg").symlink_to("0.jpg")
+    words = ["in", "--output", "x.npz", "--size", "64"]
+    command = [sys.executable, "-c", PEAK, str(FOLDER), *words]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout.split()[-1]) < 400 * 1024  # Linux counts in KiB
+
+
+def test_a_picture_of_225_megapixels(prepare, fails, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    Image.new("L", (15000, 15000), 200).save(tmp_path / "in" / "1.png")
+    arrays, _ = prepare("in", "--size", 16)
+    assert (arrays["x_train"] == 200).all()
+    monkeypatch.setattr(module("prepare_data").pictures, "LARGEST", 200_000_000)
+    fails(["in", "--size", 16], "must have at most 200,000,000 pixels, found 15,000 x 15,000")
+
+
+def test_its_files_are_what_the_scripts_take(prepare, vae, tmp_path):
+    fill(tmp_path / "in", RGB)
+    prepare("in")
+    train, validation, test, _ = vae.load_images(str(tmp_path / "x.npz"))
+    same_images(np.concatenate([train, validation, test]), RGB)
