@@ -19,8 +19,8 @@ Kingma & Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1
 
 --data takes mnist, fashion_mnist, an .npz file with x_train and, optionally, x_val, x_test and
 labels y_train, y_val, y_test; or an .npy file, which is x_train. Images are (n, height, width)
-or (n, height, width, 1 or 3); uint8, bool, or float in [0, 1]; with sides of 8 to 256; at least
-20 in x_train. Of other data, examples/prepare_data.py makes such a file.
+or (n, height, width, 1 or 3), with sides of 8 to 256; uint8 with values above 1, bool, or float
+in [0, 1]; at least 20 in x_train. examples/prepare_data.py converts other data.
 """
 
 import argparse
@@ -46,7 +46,7 @@ MODEL_DIR = Path("models/vae")
 OTHER_MODEL = "model.keras"  # a file of the denoiser's: its folder is not for this script
 EPOCHS = 12
 LEARNING_RATE = 3e-3  # peak
-BATCH_DIVISOR = 1  # images that must stay together on a device
+BATCH_DIVISOR = 1  # images of a batch that must stay together on a device
 DECIMALS = 2  # of the results as they are printed
 METRICS = [  # key, name, unit, which way is better, range to expect of a default run
     ("negative_elbo", "negative ELBO", "nats", "lower is better", "133.5 to 135.7"),
@@ -67,7 +67,7 @@ CURVES = {  # what every epoch prints, records and plots, and the title of its p
 def fail(message):
     """End the script with one line about a user error."""
     text = " ".join(str(message).split())
-    text = text.removeprefix("argument ").replace(": must", " must", 1)  # as argparse puts it
+    text = text.removeprefix("argument ").replace(": must", " must", 1)  # from argparse's text
     print("error:", text, file=sys.stderr)
     sys.exit(2)
 
@@ -99,7 +99,7 @@ def add_own_options(add):
 # shared
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line; `--help` and mistakes end the script here."""
-    if "__file__" not in globals():
+    if "__file__" not in globals():  # the code was pasted
         fail("the script must be a file, found pasted code; in a notebook: %run SCRIPT.py")
     parser = argparse.ArgumentParser(description=DESCRIPTION, allow_abbrev=False)
     parser.error = fail
@@ -121,8 +121,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     seed = in_range(int, 0, 2**31 - 1)
     add("--seed", type=seed, default=0, metavar="N", help="random seed (default: 0)")
     add("--resume", action="store_true", help="continue the run in --model-dir, or start it")
-    text = "begin with the weights of the finished run in DIR"
-    add("--start-from", type=os.path.abspath, metavar="DIR", help=text)
+    add("--start-from", type=os.path.abspath, metavar="DIR", help="finished run to begin with")
     text = f"folder for models and records (default: {MODEL_DIR})"
     add("--model-dir", type=Path, default=MODEL_DIR, metavar="DIR", help=text)
     text = "folder for pictures (default: images, or --model-dir if that is given)"
@@ -197,7 +196,7 @@ IMAGES = (
     "images on the first axis: (n, height, width) or (n, height, width, 1 or 3), sides of 8 to "
     "256, uint8 with values above 1, bool, or float in [0, 1]"
 )
-CONVERTER = "examples/prepare_data.py of this project converts other data"
+ADVICE = "examples/prepare_data.py of this project converts other data"
 
 
 # shared
@@ -208,9 +207,8 @@ class InputError(ValueError):
 # shared
 def load_arrays(source):
     """Return {name: array} of a data set of Keras, or of an .npz or .npy file."""
-    path = source
-    if source == "mnist":
-        path = Path(__file__).resolve().parent / "data/mnist.npz"
+    bundled = Path(__file__).resolve().parent / "data/mnist.npz"
+    path = bundled if source == "mnist" else source
     try:
         if source in ("mnist", "fashion_mnist") and not os.path.isfile(path):
             train, test = getattr(keras.datasets, source).load_data()
@@ -219,14 +217,14 @@ def load_arrays(source):
         arrays = np.load(path, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
             return {"x_train": arrays}
-        if "x_train" not in arrays:
-            raise ValueError(f"the arrays {', '.join(arrays)}")
         names = [name for name in arrays if name.startswith(("x_", "y_", "pixel_range"))]
+        if not names:
+            raise ValueError(f"no x_train in {', '.join(arrays)}")
         return {name: np.asarray(arrays[name]) for name in names}
     except Exception as error:  # zipfile, NumPy and Keras raise many types of errors
-        text = "--data must be mnist, fashion_mnist, an .npz file with x_train, or an .npy file"
+        text = "--data must be mnist, fashion_mnist, or a whole .npz or .npy file"
         found = f"{source}: {type(error).__name__}: {error}"
-        raise InputError(f"{text}, found {found}; {CONVERTER}") from error
+        raise InputError(f"{text}, found {found}; {ADVICE}") from error
 
 
 # shared
@@ -254,7 +252,7 @@ def read_split(arrays, name, source):
         found = f"{images.dtype} {images.shape}"
         if images.dtype.kind in "buif" and images.size:
             found += f", {images.min():.6g} to {images.max():.6g}"
-        raise InputError(f"{source}: {name} must be {IMAGES}; found {found}; {CONVERTER}")
+        raise InputError(f"{source}: {name} must be {IMAGES}; found {found}; {ADVICE}")
     labels = np.ravel(arrays.get(name.replace("x", "y", 1), np.zeros(len(images), np.uint8)))
     if len(labels) != len(images):
         text = f"{source}: {name} must have a label for each image"
@@ -271,12 +269,13 @@ def read_split(arrays, name, source):
 
 # shared
 def split_images(arrays, source, limit=None, suffix=""):
-    """Return training, validation and test images, and the labels of the test images (n,).
+    """Return training, validation and test images, uint8, and the labels of the test images.
 
-    Images are uint8 (n, height, width, 1 or 3), from the arrays x_train, x_val and x_test,
-    each with the suffix. Without x_test, a tenth of x_train is for the test; without x_val,
-    the last twelfth of the rest, at most 5,000, is for validation.
+    Without x_test, a tenth of x_train is for the test; without x_val, the last twelfth of the
+    rest, at most 5,000, is for validation. The suffix is that of the names in `arrays`.
     """
+    if "x_train" not in arrays:
+        raise InputError(f"{source} must have x_train, found {', '.join(arrays)}; {ADVICE}")
     train, labels = read_split(arrays, f"x_train{suffix}", source)
     if len(train) < 20:
         raise InputError(f"{source} must have 20 or more images, found {len(train)}")
@@ -305,10 +304,7 @@ def stateless_seed(seed, purpose, step=0):
 
 # shared
 def image_batches(images, order, size, seed, purpose, first_step=0, drop_remainder=False):
-    """Return a dataset of batches (images in [0, 1], seed), with another seed for every step.
-
-    `order` is a dataset of indices of the images; `first_step` numbers the first batch.
-    """
+    """Return a dataset of (images in [0, 1], seed), in the order of a dataset of indices."""
 
     def take(indices):
         return images[indices]  # from the array itself: a tensor would be a copy in memory
@@ -366,10 +362,7 @@ def mix_with_binarized(images, seed):
 
 
 def vae_batch(images, seed, latent_dim, is_mixed=False):
-    """Return a batch: images, the encoder's input, and epsilon ~ N(0, I), (n, latent_dim).
-
-    With `is_mixed`, the encoder's input is mixed with random binarizations of the images.
-    """
+    """Return a batch: images, the encoder's input, and epsilon ~ N(0, I), (n, latent_dim)."""
     encoder_input = images
     if is_mixed:
         mixing_seed, seed = tf.unstack(tf.random.split(seed))
@@ -567,12 +560,11 @@ INITIAL_RATE = 0.04  # of the peak learning rate
 
 # shared
 class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon for the kernels of convolutions; AdamW trains all other variables.
+    """Keras's Muon for the kernels of convolutions, as matrices; AdamW for other variables.
 
-    `exclude_layers` has parts of the names of further layers for AdamW. A kernel becomes a
-    matrix whose columns are its last axis. The update of a matrix is nearly orthogonal:
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, scaled as in Liu et al.
-    2025, https://arxiv.org/abs/2502.16982, eq. 4.
+    The update of a matrix is nearly orthogonal: Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon, scaled as in Liu et al. 2025,
+    https://arxiv.org/abs/2502.16982, eq. 4. `exclude_layers` has parts of names, for AdamW.
     """
 
     def _should_use_adamw(self, variable):
@@ -601,15 +593,11 @@ def learning_rate(peak, steps):
 
 
 def vae_optimizer(rate):
-    """Return the optimizer for a schedule of the learning rate.
-
-    Muon is for the encoder's convolutions except the first. It hurts that one and the
-    decoder, and takes long for the large kernels of dense layers.
-    """
+    """Return the optimizer: Muon for the encoder's convolutions but the first, and AdamW."""
     return ConvMuon(
         rate,
         adam_beta_2=0.99,
-        exclude_layers=["conv0", "transpose"],
+        exclude_layers=["conv0", "transpose"],  # Muon hurts the first one and the decoder
         ns_steps=3,  # Newton-Schulz iterations: as good as 5, and as fast as Adam alone
         weight_decay=None,
         adam_weight_decay=ADAM_WEIGHT_DECAY,
@@ -631,30 +619,26 @@ def build_vae(train, latent_dim, beta, rate) -> VAE:
 # ---- Training and resuming ---------------------------------------------------
 
 # Options that may differ when a run is resumed; the CRC-32 of the images stands for the data.
-FREE_TO_CHANGE = {"data", "model_dir", "images_dir", "all_devices", "resume", "importance_samples"}
+MAY_DIFFER = {"data", "model_dir", "images_dir", "all_devices", "resume", "importance_samples"}
 
 
 # shared
 @contextlib.contextmanager
 def global_settings(seed, bfloat16):
     """Set what Keras and TensorFlow keep globally, and set it back after the run."""
-    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    data_format = keras.config.image_data_format()
-    was_deterministic, state = tf_config.is_op_determinism_enabled(), random.getstate()
-    keras.config.set_dtype_policy("mixed_bfloat16" if bfloat16 else "float32")
-    keras.config.set_floatx("float32")
-    keras.config.set_image_data_format("channels_last")
-    tf.config.experimental.enable_op_determinism()
-    random.seed(seed)  # Keras draws the seeds of initial weights from here
-    try:
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(keras.config.set_dtype_policy, keras.config.dtype_policy())
+        at_end.callback(keras.config.set_floatx, keras.config.floatx())
+        at_end.callback(keras.config.set_image_data_format, keras.config.image_data_format())
+        at_end.callback(random.setstate, random.getstate())
+        if not tf_config.is_op_determinism_enabled():
+            at_end.callback(tf_config.disable_op_determinism)
+        keras.config.set_dtype_policy("mixed_bfloat16" if bfloat16 else "float32")
+        keras.config.set_floatx("float32")
+        keras.config.set_image_data_format("channels_last")
+        tf.config.experimental.enable_op_determinism()
+        random.seed(seed)  # Keras draws the seeds of initial weights from here
         yield
-    finally:
-        keras.config.set_dtype_policy(policy)
-        keras.config.set_floatx(floatx)
-        keras.config.set_image_data_format(data_format)
-        random.setstate(state)
-        if not was_deterministic:
-            tf_config.disable_op_determinism()
 
 
 # shared
@@ -670,8 +654,7 @@ def choose_strategy(all_devices, batch_size):
         print("training on", ", ".join(device.name.split(":", 1)[1] for device in devices))
         driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi")
         if driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
-            print("TensorFlow does not find the GPU of the NVIDIA driver that is here:")
-            print('pip install "tensorflow[and-cuda]==2.21.*"')
+            print('NVIDIA driver, but no GPU found: pip install "tensorflow[and-cuda]==2.21.*"')
         if len(devices) > 1:
             strategy = tf.distribute.MirroredStrategy()
     count = strategy.num_replicas_in_sync
@@ -684,9 +667,8 @@ def choose_strategy(all_devices, batch_size):
 # shared
 def run_settings(options, train, validation):
     """Return {name: text} of what must be the same when a run is resumed."""
-    settings = {
-        name: str(value) for name, value in vars(options).items() if name not in FREE_TO_CHANGE
-    }
+    names = [name for name in vars(options) if name not in MAY_DIFFER]
+    settings = {name: str(getattr(options, name)) for name in names}
     settings["training images (CRC-32)"] = str(zlib.crc32(train))
     settings["validation images (CRC-32)"] = str(zlib.crc32(validation))
     settings["script (CRC-32)"] = str(zlib.crc32(Path(__file__).read_bytes()))
@@ -750,7 +732,7 @@ def replace(path, write):
 def work_around_keras_20585(model):
     """Let `fit` of Keras 3.15 run on several devices: keras-team/keras issue 20585.
 
-    It takes the first element of each result, and builds a model of images alone wrongly.
+    It reduces results over an axis that they lack, and builds models of images alone wrongly.
     """
     get_metrics_result = model.get_metrics_result
 
@@ -771,6 +753,7 @@ def work_around_keras_20585(model):
 class TrainingRun(keras.callbacks.Callback):
     """Trains a model, prints and keeps what each epoch gives, and can continue after a stop.
 
+    It is made within the scope of the model's strategy.
     After every epoch it writes a checkpoint, an .npz file: weights, variables of the
     optimizer, and a record in JSON. The CRC-32 of the zip format tells if it is damaged. The
     newest two are kept, and the one of the lowest validation loss.
@@ -783,12 +766,10 @@ class TrainingRun(keras.callbacks.Callback):
         self.settings = settings  # what must be the same when the run is resumed
         strategy = model.distribute_strategy
         self.is_chief = strategy.extended.should_checkpoint  # prints, and writes files
-        with strategy.scope():
-            model.optimizer.build(model.trainable_variables)
-            if tf.distribute.has_strategy():
-                work_around_keras_20585(model)
+        model.optimizer.build(model.trainable_variables)
+        if tf.distribute.has_strategy():
+            work_around_keras_20585(model)
         self.variables = model.weights + model.optimizer.variables
-        self.parameters = sum(math.prod(weight.shape) for weight in model.weights)
         self.history = {}
         self.seconds = 0.0
         self.known = set()  # paths of the checkpoints of this run
@@ -806,17 +787,10 @@ class TrainingRun(keras.callbacks.Callback):
         return 1 + int(np.argmin(self.history["val_loss"]))
 
     def read(self, path):
-        """Return the record of a checkpoint and its arrays, or None if it is damaged."""
-        try:
-            with np.load(path) as file:
-                record = json.loads(str(file["record"]))
-                need_same_settings(record["settings"], self.settings)
-                return record, [file[str(index)] for index in range(len(self.variables))]
-        except InputError:
-            raise
-        except Exception as error:  # zipfile and NumPy raise many types of errors
-            print(f"{path} is damaged: {error}", file=sys.stderr)
-            return None
+        """Return the record of a checkpoint, and its arrays, in the order of the variables."""
+        with np.load(path) as file:
+            record, *arrays = file.values()
+        return json.loads(str(record)), arrays
 
     def restore(self, resume):
         """Continue after the newest good checkpoint, if there is one."""
@@ -824,9 +798,12 @@ class TrainingRun(keras.callbacks.Callback):
         if self.known and not resume:
             raise InputError(f"{self.folder} must be empty without --resume, found a run")
         for path in self.paths():
-            if (found := self.read(path)) is None:
+            try:
+                record, arrays = self.read(path)
+            except Exception as error:  # zipfile and NumPy raise many types of errors
+                print(f"{path} is damaged: {error}", file=sys.stderr)
                 continue
-            record, arrays = found
+            need_same_settings(record["settings"], self.settings)
             for variable, array in zip(self.variables, arrays, strict=True):
                 variable.assign(array)
             self.history, self.seconds = record["history"], record["seconds"]
@@ -838,7 +815,7 @@ class TrainingRun(keras.callbacks.Callback):
 
     def fit(self, train_dataset, validation_dataset, epochs, steps, callbacks):
         """Train for the epochs that are not done yet, of `steps` batches each."""
-        self.last_time = time.perf_counter()
+        self.start = time.perf_counter() - self.seconds
         try:
             self.model.fit(
                 train_dataset.prefetch(4),
@@ -857,9 +834,7 @@ class TrainingRun(keras.callbacks.Callback):
             raise KeyboardInterrupt(text) from None
 
     def on_epoch_end(self, epoch, logs=None):
-        now = time.perf_counter()
-        self.seconds += now - self.last_time
-        self.last_time = now
+        self.seconds = time.perf_counter() - self.start
         names = [*CURVES, *(f"val_{name}" for name in CURVES)]
         for name in names:
             self.history.setdefault(name, []).append(float(logs[name]))
@@ -869,9 +844,9 @@ class TrainingRun(keras.callbacks.Callback):
             raise InputError(f"the loss must be finite, found {text}")
         if self.is_chief:
             self.write_checkpoint(epoch + 1)
-            if not sys.stdout.isatty():  # a terminal has a progress bar
-                print(text, flush=True)
         self.done = epoch + 1
+        if self.is_chief and not sys.stdout.isatty():  # a terminal has a progress bar
+            print(text, flush=True)
 
     def write_checkpoint(self, epoch):
         """Write the state of the run; remove the checkpoints that are not needed any more."""
@@ -888,16 +863,15 @@ class TrainingRun(keras.callbacks.Callback):
 
     def remove_checkpoints(self):
         """Remove all, the newest first: whichever is left, the run can go on from there."""
-        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):
+        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # unfinished, too
             path.unlink()
 
     def load_best_weights(self):
         """Give the model the weights of the epoch with the lowest validation loss."""
         best = self.best_epoch()
         if best < len(self.history["loss"]):
-            if (found := self.read(self.path(best))) is None:
-                raise InputError(f"{self.path(best)} must be whole, found damage")
-            self.model.set_weights(found[1][: len(self.model.weights)])
+            _, arrays = self.read(self.path(best))
+            self.model.set_weights(arrays[: len(self.model.weights)])
 
 
 # ---- Evaluation --------------------------------------------------------------
@@ -958,18 +932,9 @@ def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) 
         "reconstruction": float(reconstruction),
         "kl": float(kl.sum()),
         "iwae_bound": float(np.concatenate(bounds).mean(dtype=float)),
-        "iwae_samples": samples,
         "kl_by_dimension": kl.tolist(),
         "active_dimensions": int(np.sum(kl > ACTIVE_KL)),
     }
-
-
-# shared
-def print_sizes(shape, parts, parameters):
-    """Print the shape of an image, the numbers of images, and the size of the model."""
-    train, validation, test = (f"{len(part):,}" for part in parts)
-    print(f"images {shape}: {train} to train, {validation} to validate, {test} to test")
-    print(f"{parameters:,} parameters")
 
 
 # shared
@@ -985,7 +950,7 @@ def print_results(results, run, options):
     best, last = run.best_epoch(), len(run.history["loss"])
     if best < last:
         print(f"lowest validation loss after epoch {best} of {last}: its weights are saved")
-    else:
+    elif last > 1:
         print("validation loss still falling at the end: more --epochs may help")
 
 
@@ -995,17 +960,16 @@ def save_records(options, results, run, arrays, train):
     columns = {"epoch": range(1, len(run.history["loss"]) + 1)} | run.history
     rows = [columns, *zip(*columns.values(), strict=True)]
     history = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    record = vars(options) | results
-    record |= {
+    about = {
         "channels": train.shape[3],
         "pixel_mean": float(train.mean() / 255),
         "pixel_range": arrays["pixel_range"].tolist() if "pixel_range" in arrays else None,
-        "parameters": run.parameters,
+        "parameters": run.model.count_params(),
         "train_seconds": run.seconds,
         "best_epoch": run.best_epoch(),
         "settings": run.settings,
     }
-    metrics = json.dumps(record, indent=2, default=str) + "\n"
+    metrics = json.dumps(vars(options) | results | about, indent=2, default=str) + "\n"
     for name, text in (("history.csv", history), ("metrics.json", metrics)):
         replace(options.model_dir / name, functools.partial(Path.write_text, data=text))
 
@@ -1013,10 +977,7 @@ def save_records(options, results, run, arrays, train):
 # ---- Plots -------------------------------------------------------------------
 
 
-# shared
-def save_figure(path, figure):
-    """Write a matplotlib figure as a picture file."""
-    replace(path, functools.partial(figure.savefig, dpi=150, bbox_inches="tight"))
+STYLE = ["default", {"savefig.dpi": 150, "savefig.bbox": "tight"}]  # whatever the user's own is
 
 
 # shared
@@ -1033,7 +994,7 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes.tick_params(length=0)
     if colours:
         figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
-    save_figure(path, figure)
+    replace(path, figure.savefig)
 
 
 # shared
@@ -1050,14 +1011,11 @@ def plot_history(path, history):
         axes.set(title=title, xlabel="epoch" if first == 1 else "epoch, from the second on")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
-    save_figure(path, figure)
+    replace(path, figure.savefig)
 
 
 def plot_latent_space(path, codes, labels, kl_by_dimension):
-    """Plot codes (n, latent_dim) as points, a colour for each class, in two dimensions.
-
-    With more than two, these are the dimensions of the largest KL.
-    """
+    """Plot codes (n, latent_dim) in the two dimensions of the largest KL, coloured by class."""
     first, second = sorted(np.argsort(kl_by_dimension)[-2:])
     order = np.random.default_rng(0).permutation(len(codes))  # no class hides the others
     classes, index = np.unique(labels, return_inverse=True)
@@ -1073,7 +1031,7 @@ def plot_latent_space(path, codes, labels, kl_by_dimension):
     if 1 < len(classes) <= 30:
         handles, _ = points.legend_elements(num=None)
         axes.legend(handles, classes, loc="center left", bbox_to_anchor=(1, 0.5))
-    save_figure(path, figure)
+    replace(path, figure.savefig)
 
 
 def plot_manifold(path, decoder, side=20):
@@ -1095,16 +1053,13 @@ def plot_manifold(path, decoder, side=20):
     texts = [f"{quantile:.2f}" for quantile in quantiles]
     axes.set_xticks(ticks, texts, rotation=90)
     axes.set_yticks(ticks, texts)
-    save_figure(path, figure)
+    replace(path, figure.savefig)
 
 
 def plot_traversals(path, code, kl_by_dimension, decoder):
-    """Plot latent traversals of a code (latent_dim,): a row for each dimension.
-
-    The ten dimensions of the largest KL are shown; the middle column is the code as it is.
-    """
+    """Plot latent traversals of a code (latent_dim,), in the dimensions of the largest KL."""
     dimensions = np.argsort(kl_by_dimension)[::-1][:10]
-    steps = np.linspace(-2, 2, 11)
+    steps = np.linspace(-2, 2, 11)  # in the middle 0: the code as it is
     z = np.tile(code, (len(dimensions), len(steps), 1))
     for row, dimension in enumerate(dimensions):
         z[row, :, dimension] += steps
@@ -1138,10 +1093,7 @@ def plot_all(folder, encoder, decoder, images, labels, kl_by_dimension, history)
 
 
 def main(options: argparse.Namespace, callbacks=()):
-    """Load the images; build, train and evaluate the VAE; save the models; plot.
-
-    `options` are of `parse_options`; `callbacks`, of Keras, see the training.
-    """
+    """Load the images; build, train and evaluate the VAE; save the models; plot."""
     with global_settings(options.seed, options.bfloat16):
         arrays = load_arrays(options.data)
         train, validation, test, labels = split_images(arrays, options.data, options.limit)
@@ -1158,14 +1110,16 @@ def main(options: argparse.Namespace, callbacks=()):
         with choose_strategy(options.all_devices, batch_size).scope():
             rate = learning_rate(options.learning_rate, options.epochs * steps)
             vae = build_vae(train, latent_dim, options.beta, rate)
+            run = TrainingRun(vae, options.model_dir, settings)
         encoder, decoder_logits = vae.encoder, vae.decoder_logits
-        run = TrainingRun(vae, options.model_dir, settings)
         run.restore(options.resume)
         if options.start_from and not run.done:
             load_weights(options.start_from, {"encoder": encoder, "decoder": decoder_logits})
         if run.is_chief:
             prepare_folders(options.model_dir, options.images_dir)
-            print_sizes(train.shape[1:], (train, validation, test), run.parameters)
+            print(f"images {train.shape[1:]}: {len(train):,} to train,", end=" ")
+            print(f"{len(validation):,} to validate, {len(test):,} to test")
+            print(f"{vae.count_params():,} parameters")
 
         is_mixed = sizes_of(latent_dim).is_mixed
         train_batch = functools.partial(vae_batch, latent_dim=latent_dim, is_mixed=is_mixed)
@@ -1190,31 +1144,28 @@ def main(options: argparse.Namespace, callbacks=()):
         replace(options.model_dir / "encoder.keras", encoder.save)
         replace(options.model_dir / "decoder.keras", decoder.save)
         save_records(options, results, run, arrays, train)
-        with matplotlib.style.context("default"):  # whatever the user's own settings are
+        with matplotlib.style.context(STYLE):
             kl = results["kl_by_dimension"]
             plot_all(options.images_dir, encoder, decoder, test, labels, kl, run.history)
         run.remove_checkpoints()
         picture = "vae_manifold.png" if latent_dim == 2 else "vae_reconstructions.png"
         print(f"see {options.images_dir / picture} first; to generate images as files:")
-        command = "python examples/generate_digits.py --output DIR"
-        print(f"{command} --model-dir {options.model_dir}")
+        print(f"python examples/generate_digits.py --output DIR --model-dir {options.model_dir}")
 
 
 if __name__ == "__main__":
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    old_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         main(OPTIONS)
-    except InputError as error:
-        fail(error)
     except BrokenPipeError:  # nobody reads the output any more, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)  # as a shell reports it
     except FileNotFoundError:  # the user's files were checked, so this is a bug
         raise
-    except (OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
-        fail(f"folders must be writable, and disk and memory must suffice, found: {error}")
+    except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+        fail(error)
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)  # as a shell reports it
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, old_handler)

@@ -338,10 +338,10 @@ def train(script, model, options, images, make_batch, validation, validation_dat
         model, options.model_dir, script.run_settings(options, images, validation)
     )
     run.folder.mkdir(parents=True, exist_ok=True)
-    done = run.restore(resume=True)
+    run.restore(resume=True)
     size, seed, epochs = options.batch_size, options.seed, options.epochs
-    batches = script.train_batches(images, size, seed, done, epochs).map(make_batch)
-    run.fit(batches, validation_dataset, done, epochs, len(images) // size, [])
+    batches = script.train_batches(images, size, seed, run.done, epochs).map(make_batch)
+    run.fit(batches, validation_dataset, epochs, len(images) // size, [])
     return run
 
 

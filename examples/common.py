@@ -263,7 +263,7 @@ def read_images(path, part, shape):
     script = import_script()
     if not script.are_images(images):
         found = f"{images.dtype} {images.shape}"
-        fail(f"{path}: x_{part} must be {script.IMAGES}; {script.DOOR}; found {found}")
+        fail(f"{path}: x_{part} must be {script.IMAGES}; found {found}; {script.ADVICE}")
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.shape[1:] != tuple(shape):

@@ -146,8 +146,8 @@ def bad_files(folder):
     yield "hdf5", b"\x89HDF\r\n\x1a\n" + bytes(100), ""
     yield "objects", npz(scratch, x_train=np.array([images, None], dtype=object)), "pickle"
     yield "labels", npz(scratch, x_train=GRAY, y_train=np.array([1, None] * 20)), "pickle"
-    yield "no_x_train", npz(scratch, a=GRAY, x_test=GRAY), "the arrays a, x_test"
-    yield "no_arrays", npz(scratch), "an .npz file with x_train"
+    yield "no_x_train", npz(scratch, a=GRAY, x_test=GRAY), "must have x_train, found x_test"
+    yield "no_arrays", npz(scratch), "no x_train in "
     yield "few", npz(scratch, x_train=GRAY[:19]), "must have 20 or more images, found 19"
     yield "other_test", npz(scratch, x_train=GRAY, x_test=GRAY[:, 1:]), "must have one shape, found"
     yield "empty_test", npz(scratch, x_train=GRAY, x_test=GRAY[:0]), "x_test must be"
@@ -229,7 +229,7 @@ def test_an_output_folder_that_is_a_file(tmp_path, script=DENOISER):
 
 def test_a_name_that_is_too_long(tmp_path, script=VAE):
     words = ["--limit", "100", "--epochs", "1", "--model-dir", 300 * "a"]
-    refused(run(script, *words, cwd=tmp_path), "too long", "folders must be writable")
+    refused(run(script, *words, cwd=tmp_path), "too long", "error: [Errno 36] ")
 
 
 @pytest.mark.parametrize("name", ["run[1]", "who?*"])

@@ -94,7 +94,7 @@ def test_one_command_line_starts_and_continues_and_says_that_it_is_finished(whol
 def test_options_of_the_evaluation_are_free(stopped, tmp_path):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     trained(VAE, *SMALL, "--resume", "--importance-samples", 3, cwd=tmp_path)
-    assert metrics(tmp_path / MODELS[VAE])["iwae_samples"] == 3
+    assert metrics(tmp_path / MODELS[VAE])["importance_samples"] == 3
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
@@ -120,7 +120,7 @@ def small_run(vae, folder, settings=SETTINGS):
     model.compile(vae.keras.optimizers.Adam())
     run = vae.TrainingRun(model, folder, settings)
     run.set_params({"epochs": 2})
-    run.last_time = 0
+    run.start = 0
     return run
 
 

@@ -92,9 +92,9 @@ def test_the_code_of_running_md(tmp_path):
     process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, **settings)
     assert process.returncode == 0, process.stderr
     assert any((tmp_path / "logs" / "train").iterdir())
-    for name in ("epoch1.png", "epoch2.png", "try/encoder.keras", "further/encoder.keras"):
+    for name in ("epoch1.png", "epoch2.png", "try/encoder.keras", "tuned/encoder.keras"):
         assert (tmp_path / name).is_file()
-    origin = json.loads((tmp_path / "further/metrics.json").read_text())["start_from"]
+    origin = json.loads((tmp_path / "tuned/metrics.json").read_text())["start_from"]
     assert origin == str(tmp_path / "try")
 
 
