@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras  # here, because it sets variables that later commands would get
 import numpy as np
 import pytest
 from conftest import DENOISER, MODELS, ROOT, VAE, refused, trained
@@ -198,8 +199,6 @@ def test_pictures_generated_from_the_codes_of_data(place, tmp_path):
 
 
 def test_encoded_images(place, tmp_path):
-    import keras
-
     words = ["photos.npz", "--output", tmp_path / "codes.npz"]
     worked("encode_images", *words, cwd=place)
     codes, arrays = arrays_of(tmp_path / "codes.npz"), arrays_of(place / "photos.npz")
@@ -214,7 +213,7 @@ def test_encoded_images(place, tmp_path):
     words = [tmp_path / "other.npz", "--output", tmp_path / "no.npz"]
     refused(
         example("encode_images", *words, cwd=place),
-        "x_train must be uint8",
+        "x_train must be images on the first axis",
         "found uint8 (5, 28, 28)",
     )
 
@@ -420,10 +419,10 @@ def test_an_example_names_the_packages_that_it_needs(name):
     "arrays, text",
     [
         ({"x_train": np.zeros((5, 8, 8))}, "a.npz must have x_test, found x_train"),
-        ({"z_mean": np.zeros((5, 2))}, "a.npz must have x_test, found no images"),
+        ({"z_mean": np.zeros((5, 2))}, "a.npz: ValueError: no x_train in z_mean; "),
         ({"x_test": np.zeros((5, 8, 9))}, "x_test must have images (8, 8, 1), found (8, 9, 1)"),
         ({"x_test": np.zeros((0, 8, 8))}, "found float64 (0, 8, 8)"),
-        ({"x_test": np.full((5, 8, 8), 7)}, "a.npz: x_test must be uint8, bool or float in [0, 1]"),
+        ({"x_test": np.full((5, 8, 8), 7)}, "a.npz: x_test must be images on the first axis: "),
         ({"x_test": np.full((5, 8, 8), 1.5)}, "found float64 (5, 8, 8)"),
         (
             {"x_test": np.zeros((5, 8, 8)), "y_test": np.zeros(4)},
