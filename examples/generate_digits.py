@@ -47,11 +47,13 @@ with common.quiet_imports():
     import numpy as np
     from matplotlib.figure import Figure
     from PIL import Image
-    from sklearn.mixture import GaussianMixture
 
 
 def fit_mixture(encoder, path, seed):
     """Return a mixture fitted to draws of z (n, latent_dim) from q(z|x), one for each image."""
+    with common.quiet_imports():
+        from sklearn.mixture import GaussianMixture
+
     images, _ = common.read_images(path, "train", encoder.input_shape[1:])
     draw = np.random.default_rng(seed)
     if len(images) < 10:

@@ -1,10 +1,11 @@
 """Read picture files: for prepare_data.py, and for the examples that take picture files.
 
-Pillow reads most kinds, tifffile every TIFF file, and three packages read further kinds where they
-are installed: pillow-heif (HEIC), pydicom (DICOM) and pypdfium2 (PDF).
+Pillow reads most kinds. Further packages read others where they are installed: tifffile (TIFF),
+pillow-heif (HEIC), pydicom (DICOM) and pypdfium2 (PDF).
 """
 
 import collections
+import contextlib
 import importlib
 import json
 import logging
@@ -15,9 +16,7 @@ from dataclasses import dataclass, field
 
 import common
 import numpy as np
-import tifffile
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 # Suffixes of pictures; files without a suffix are tried as well.
 FORMATS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -109,7 +108,7 @@ def pillow_pages(path, start):
 
 def tiff_pages(path):
     """Yield the pages of a TIFF file without thumbnails; channels that are pages become one."""
-    with tifffile.TiffFile(path) as file:
+    with need("tifffile", "TIFF", "tifffile imagecodecs").TiffFile(path) as file:
         for series in file.series:
             page = series.keyframe
             if page.is_reduced or series.name in SLIDE_EXTRAS:
@@ -140,7 +139,7 @@ def planes(file, series):
 
 def tiff_page(values, page, info):
     """Return a page of a TIFF file, with 0 as black, of values as its tags say."""
-    meaning = tifffile.PHOTOMETRIC(page.photometric).name
+    meaning = need("tifffile", "TIFF").PHOTOMETRIC(page.photometric).name
     notes = []
     if meaning not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE", "SEPARATED", "YCBCR"):
         raise ValueError(f"must be grayscale, RGB, a palette or CMYK, found {meaning}")
@@ -386,6 +385,15 @@ def same_name(name):
     return unicodedata.normalize("NFC", name)
 
 
+def with_progress_bar(found, count):
+    """Return an iterator that shows its progress on a terminal, where tqdm is installed."""
+    with contextlib.suppress(ImportError):
+        from tqdm import tqdm
+
+        return tqdm(found, total=count, unit="picture", disable=None)
+    return found
+
+
 def try_each(sources, work):
     """Call work(source) on several sources at a time; return (result, error) of each, in order."""
 
@@ -397,7 +405,7 @@ def try_each(sources, work):
 
     with ThreadPoolExecutor(WORKERS) as pool, warnings.catch_warnings(action="ignore"):
         found = pool.map(attempt, sources)
-        return [*tqdm(found, total=len(sources), unit="picture", disable=None)]  # on a terminal
+        return [*with_progress_bar(found, len(sources))]
 
 
 def report_failures(failures, count, options):
