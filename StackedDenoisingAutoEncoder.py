@@ -24,7 +24,6 @@ and order. examples/prepare_data.py converts other data.
 
 import argparse
 import contextlib
-import faulthandler
 import functools
 import io
 import json
@@ -159,7 +158,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 stderr_copy = os.dup(2)
 if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
-    faulthandler.enable(stderr_copy)  # shows a crash of native code
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what it prints at its start
 try:
     import keras
@@ -303,22 +301,15 @@ def stateless_seed(seed, purpose, step=0):
 def image_batches(images, order, size, seed, purpose, first_step=0, drop_remainder=False):
     """Return a dataset of (images in [0, 1], seed), in the order of a dataset of indices."""
 
-    def take(indices):
-        return images[indices]  # from the array itself: a tensor would be a copy in memory
-
-    def take_images(indices):
-        taken = tf.numpy_function(take, [indices], tf.uint8, stateful=False)
-        return tf.ensure_shape(taken, (None, *images.shape[1:]))
-
-    def with_seed(step, taken):
+    def take(step, indices):  # from the array itself: a tensor would be a copy in memory
+        taken = tf.numpy_function(images.__getitem__, [indices], tf.uint8, stateful=False)
+        taken = tf.ensure_shape(taken, (indices.shape[0], *images.shape[1:]))
         return tf.cast(taken, tf.float32) / 255, stateless_seed(seed, purpose, step)
 
     settings = tf.data.Options()
     settings.autotune.enabled = False  # the end of the data would wait for the tuning thread
-    several = max(1, EVAL_VALUES // (size * images[0].size))  # calls of Python take time
-    taken = order.batch(several * size).map(take_images)
-    batches = taken.rebatch(size, drop_remainder=drop_remainder).enumerate(first_step)
-    return batches.map(with_seed).with_options(settings)
+    batches = order.batch(size, drop_remainder).enumerate(first_step)
+    return batches.map(take).with_options(settings)
 
 
 # shared
@@ -339,9 +330,7 @@ def train_batches(images, size, seed, first_epoch, epochs):
 def eval_batches(images, seed, purpose, size=None):
     """Return the batches of all images in their order, the same every time."""
     size = size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
-    batches = image_batches(images, tf.data.Dataset.range(len(images)), size, seed, purpose)
-    count = math.ceil(len(images) / size)  # Keras warns if it is unknown
-    return batches.apply(tf.data.experimental.assert_cardinality(count))
+    return image_batches(images, tf.data.Dataset.range(len(images)), size, seed, purpose)
 
 
 def load_pairs(arrays, source, limit):
@@ -479,13 +468,6 @@ def build_encoder(channels: int) -> keras.Model:
     return keras.Model(image, x, name="encoder")
 
 
-# shared
-def mean_pixel_biases(pixel_mean):
-    """Return an initializer of biases: a sigmoid then starts near the mean of the pixels."""
-    mean = min(max(pixel_mean, 0.01), 0.99)
-    return keras.initializers.Constant(math.log(mean / (1 - mean)))
-
-
 def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
     """Return a model from codes (n, 7, 7, 64 or 128) to logits of pixels (n, 28, 28, channels).
 
@@ -501,7 +483,8 @@ def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
         x = layers.Add()([x, block])
     x = layers.Activation("relu")(x)
     x = layers.Conv2DTranspose(filters, 4, strides=2, padding="same", activation="relu")(x)
-    start = mean_pixel_biases(pixel_mean)
+    odds = max(pixel_mean, 0.01) / max(1 - pixel_mean, 0.01)
+    start = keras.initializers.Constant(math.log(odds))
     last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
     x = layers.Conv2DTranspose(channels, 4, strides=2, **last)(x)
     return keras.Model(code, x, name="decoder_logits")
@@ -797,8 +780,6 @@ class TrainingRun(keras.callbacks.Callback):
                 verbose=int(self.is_chief and sys.stdout.isatty()),
             )
         except KeyboardInterrupt:
-            if not self.done:
-                raise KeyboardInterrupt("stopped in the first epoch") from None
             text = f"stopped after epoch {self.done}; continue with --resume"
             raise KeyboardInterrupt(text) from None
 
@@ -917,8 +898,8 @@ STYLE = ["default", {"savefig.dpi": 150, "savefig.bbox": "tight"}]  # whatever t
 
 
 # shared
-def plot_image_rows(path, title, rows, names=(), colours=None):
-    """Plot images in [0, 1], (rows, columns, height, width, channels), and a colour bar."""
+def plot_image_rows(path, title, rows, names=()):
+    """Plot images in [0, 1], (rows, columns, height, width, channels)."""
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     count, columns, height, width, channels = tiles.shape
     figure = Figure(figsize=(0.7 * columns + 1, 0.7 * count + 0.5), layout="constrained")
@@ -928,8 +909,6 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
     axes.tick_params(length=0)
-    if colours:
-        figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
     replace(path, figure.savefig)
 
 
@@ -937,14 +916,12 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
 def plot_history(path, history):
     """Plot training and validation values of the CURVES by epoch."""
     figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
-    count = len(history["loss"])
-    first = 2 if count > 3 else 1  # the first of many epochs would flatten the rest
+    epochs = range(1, len(history["loss"]) + 1)
     plots = figure.subplots(1, len(CURVES))
     for axes, (name, title) in zip(plots, CURVES.items(), strict=True):
-        epochs = range(first, count + 1)
-        axes.plot(epochs, history[name][first - 1 :], ".-", label="training")
-        axes.plot(epochs, history[f"val_{name}"][first - 1 :], ".-", label="validation")
-        axes.set(title=title, xlabel="epoch" if first == 1 else "epoch, from the second on")
+        axes.plot(epochs, history[name], ".-", label="training")
+        axes.plot(epochs, history[f"val_{name}"], ".-", label="validation")
+        axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     replace(path, figure.savefig)
@@ -957,13 +934,12 @@ def plot_all(folder, model, test_dataset, history):
     denoised = model(noisy).numpy()
     names = ["clean", "noisy"]
     plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], names)
-    colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-1, 1), "RdBu_r")
-    residual = colours.cmap(colours.norm(np.mean(denoised - clean, axis=-1)))[..., :3]
+    residual = np.mean(denoised - clean, axis=-1)  # -1 to 1
+    residual = matplotlib.colormaps["RdBu_r"]((residual + 1) / 2)[..., :3]
     rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, clean)]
     title = "Test images; residual = denoised - clean (red: too bright, blue: too dark)"
     names = ["noisy", "denoised", "clean", "residual"]
-    path = folder / "denoised_digits.png"
-    plot_image_rows(path, title, [*rows, residual], names, colours)
+    plot_image_rows(folder / "denoised_digits.png", title, [*rows, residual], names)
     plot_history(folder / "denoiser_loss.png", history)
 
 
@@ -1058,8 +1034,6 @@ if __name__ == "__main__":
     except BrokenPipeError:  # nobody reads the output any more, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)  # as a shell reports it
-    except FileNotFoundError:  # the user's files were checked, so this is a bug
-        raise
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         fail(error)
     except KeyboardInterrupt as stop:

@@ -25,7 +25,6 @@ in [0, 1]; at least 20 in x_train. examples/prepare_data.py converts other data.
 
 import argparse
 import contextlib
-import faulthandler
 import functools
 import io
 import json
@@ -162,7 +161,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 stderr_copy = os.dup(2)
 if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
-    faulthandler.enable(stderr_copy)  # shows a crash of native code
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what it prints at its start
 try:
     import keras
@@ -306,22 +304,15 @@ def stateless_seed(seed, purpose, step=0):
 def image_batches(images, order, size, seed, purpose, first_step=0, drop_remainder=False):
     """Return a dataset of (images in [0, 1], seed), in the order of a dataset of indices."""
 
-    def take(indices):
-        return images[indices]  # from the array itself: a tensor would be a copy in memory
-
-    def take_images(indices):
-        taken = tf.numpy_function(take, [indices], tf.uint8, stateful=False)
-        return tf.ensure_shape(taken, (None, *images.shape[1:]))
-
-    def with_seed(step, taken):
+    def take(step, indices):  # from the array itself: a tensor would be a copy in memory
+        taken = tf.numpy_function(images.__getitem__, [indices], tf.uint8, stateful=False)
+        taken = tf.ensure_shape(taken, (indices.shape[0], *images.shape[1:]))
         return tf.cast(taken, tf.float32) / 255, stateless_seed(seed, purpose, step)
 
     settings = tf.data.Options()
     settings.autotune.enabled = False  # the end of the data would wait for the tuning thread
-    several = max(1, EVAL_VALUES // (size * images[0].size))  # calls of Python take time
-    taken = order.batch(several * size).map(take_images)
-    batches = taken.rebatch(size, drop_remainder=drop_remainder).enumerate(first_step)
-    return batches.map(with_seed).with_options(settings)
+    batches = order.batch(size, drop_remainder).enumerate(first_step)
+    return batches.map(take).with_options(settings)
 
 
 # shared
@@ -342,9 +333,7 @@ def train_batches(images, size, seed, first_epoch, epochs):
 def eval_batches(images, seed, purpose, size=None):
     """Return the batches of all images in their order, the same every time."""
     size = size or max(1, min(EVAL_BATCH, EVAL_VALUES // images[0].size))
-    batches = image_batches(images, tf.data.Dataset.range(len(images)), size, seed, purpose)
-    count = math.ceil(len(images) / size)  # Keras warns if it is unknown
-    return batches.apply(tf.data.experimental.assert_cardinality(count))
+    return image_batches(images, tf.data.Dataset.range(len(images)), size, seed, purpose)
 
 
 def mix_with_binarized(images, seed):
@@ -434,13 +423,6 @@ def build_encoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Mode
     return encoder
 
 
-# shared
-def mean_pixel_biases(pixel_mean):
-    """Return an initializer of biases: a sigmoid then starts near the mean of the pixels."""
-    mean = min(max(pixel_mean, 0.01), 0.99)
-    return keras.initializers.Constant(math.log(mean / (1 - mean)))
-
-
 def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Model:
     """Return a model from points z (n, latent_dim) to the logits of the pixels (n, *shape).
 
@@ -463,7 +445,8 @@ def build_decoder(shape, latent_dim: int, pixel_mean: float = 0.5) -> keras.Mode
     x = layers.Reshape((height, width, first_filters))(x)  # (n, 7, 7, 32 or 64)
     for _ in range(upsamples - 1):  # to (n, 14, 14, 16 or 32)
         x = layers.Conv2DTranspose(filters, 3, strides=2, padding="same", **RELU)(x)
-    start = mean_pixel_biases(pixel_mean)
+    odds = max(pixel_mean, 0.01) / max(1 - pixel_mean, 0.01)
+    start = keras.initializers.Constant(math.log(odds))
     last = {"padding": "same", "bias_initializer": start, "dtype": "float32"}
     x = layers.Conv2DTranspose(shape[2], 3, strides=2, **last)(x)  # (n, 28, 28, 1)
     surplus = ((0, x.shape[1] - shape[0]), (0, x.shape[2] - shape[1]))
@@ -828,8 +811,6 @@ class TrainingRun(keras.callbacks.Callback):
                 verbose=int(self.is_chief and sys.stdout.isatty()),
             )
         except KeyboardInterrupt:
-            if not self.done:
-                raise KeyboardInterrupt("stopped in the first epoch") from None
             text = f"stopped after epoch {self.done}; continue with --resume"
             raise KeyboardInterrupt(text) from None
 
@@ -881,12 +862,6 @@ COLLAPSED_KL = 0.1  # nats per image
 DECODED_VALUES = 5000 * 28 * 28  # values of pixels that are decoded at once: 200 MB
 
 
-def log_normal_density(x, mean=0.0, log_sigma=0.0):
-    """Return log N(x; mean, exp(log_sigma)^2) in nats, summed over the last axis."""
-    terms = ((x - mean) * tf.exp(-log_sigma)) ** 2 + 2 * log_sigma + math.log(2 * math.pi)
-    return -0.5 * tf.reduce_sum(terms, axis=-1)
-
-
 def importance_weights(encoder, decoder_logits, images, samples, seed):
     """Return reconstruction (samples, n), KL (n, latent_dim) and log w (samples, n), in nats.
 
@@ -899,9 +874,9 @@ def importance_weights(encoder, decoder_logits, images, samples, seed):
     logits = decoder_logits(tf.reshape(z, (-1, z.shape[-1])))
     logits = tf.reshape(logits, (samples, *tf.unstack(tf.shape(images))))
     reconstruction = bernoulli_negative_log_likelihood(images, logits)  # (samples, n)
-    log_q = log_normal_density(z, z_mean, z_log_sigma)
-    log_w = log_normal_density(z) - reconstruction - log_q
-    return reconstruction, kl_to_standard_normal(z_mean, z_log_sigma), log_w
+    log_ratio = tf.reduce_sum((epsilon**2 - z**2) / 2 + z_log_sigma, axis=-1)  # p(z) / q(z|x)
+    kl = kl_to_standard_normal(z_mean, z_log_sigma)
+    return reconstruction, kl, log_ratio - reconstruction
 
 
 def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) -> dict:
@@ -910,17 +885,18 @@ def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) 
     The log of the mean of w (see importance_weights) is on average a lower bound on log p(x):
     the ELBO with one sample, closer with more.
     """
-    batch_size = max(1, DECODED_VALUES // (samples * images[0].size))
-    chunk = min(samples, DECODED_VALUES // images[0].size)  # of the samples of an image
+    at_once = min(samples, DECODED_VALUES // images[0].size)  # samples of an image
+    batch_size = DECODED_VALUES // (at_once * images[0].size)
     weights_of = tf.function(importance_weights, autograph=False)
     reconstructions, kls, bounds = [], [], []
     for batch, batch_seed in eval_batches(images, seed, "test", batch_size):
-        chunks = []
-        for start in range(0, samples, chunk):
-            count = min(chunk, samples - start)
-            chunk_seed = batch_seed + start
-            chunks.append(weights_of(encoder, decoder_logits, batch, count, chunk_seed))
-        reconstruction, kl, log_w = zip(*chunks, strict=True)
+        found = [
+            weights_of(
+                encoder, decoder_logits, batch, min(at_once, samples - start), batch_seed + start
+            )
+            for start in range(0, samples, at_once)
+        ]
+        reconstruction, kl, log_w = zip(*found, strict=True)
         reconstructions.append(tf.reduce_mean(tf.concat(reconstruction, axis=0), axis=0))
         kls.append(kl[0])
         log_sum = tf.reduce_logsumexp(tf.concat(log_w, axis=0), axis=0)
@@ -977,12 +953,12 @@ def save_records(options, results, run, arrays, train):
 # ---- Plots -------------------------------------------------------------------
 
 
-STYLE = ["default", {"savefig.dpi": 150, "savefig.bbox": "tight"}]  # whatever the user's own is
+STYLE = ["default", {"savefig.dpi": 150, "savefig.bbox": "tight"}]  # not the user's own
 
 
 # shared
-def plot_image_rows(path, title, rows, names=(), colours=None):
-    """Plot images in [0, 1], (rows, columns, height, width, channels), and a colour bar."""
+def plot_image_rows(path, title, rows, names=()):
+    """Plot images in [0, 1], (rows, columns, height, width, channels)."""
     tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     count, columns, height, width, channels = tiles.shape
     figure = Figure(figsize=(0.7 * columns + 1, 0.7 * count + 0.5), layout="constrained")
@@ -992,8 +968,6 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * height, yticklabels=names)
     axes.tick_params(length=0)
-    if colours:
-        figure.colorbar(colours, ax=axes, aspect=40, pad=0.01, shrink=0.8)
     replace(path, figure.savefig)
 
 
@@ -1001,14 +975,12 @@ def plot_image_rows(path, title, rows, names=(), colours=None):
 def plot_history(path, history):
     """Plot training and validation values of the CURVES by epoch."""
     figure = Figure(figsize=(4.5 * len(CURVES) + 1, 4), layout="constrained")
-    count = len(history["loss"])
-    first = 2 if count > 3 else 1  # the first of many epochs would flatten the rest
+    epochs = range(1, len(history["loss"]) + 1)
     plots = figure.subplots(1, len(CURVES))
     for axes, (name, title) in zip(plots, CURVES.items(), strict=True):
-        epochs = range(first, count + 1)
-        axes.plot(epochs, history[name][first - 1 :], ".-", label="training")
-        axes.plot(epochs, history[f"val_{name}"][first - 1 :], ".-", label="validation")
-        axes.set(title=title, xlabel="epoch" if first == 1 else "epoch, from the second on")
+        axes.plot(epochs, history[name], ".-", label="training")
+        axes.plot(epochs, history[f"val_{name}"], ".-", label="validation")
+        axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     replace(path, figure.savefig)
@@ -1160,8 +1132,6 @@ if __name__ == "__main__":
     except BrokenPipeError:  # nobody reads the output any more, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)  # as a shell reports it
-    except FileNotFoundError:  # the user's files were checked, so this is a bug
-        raise
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         fail(error)
     except KeyboardInterrupt as stop:

@@ -415,7 +415,7 @@ def small_vae(script, pixel_mean):
     x = layers.Dense(7 * 7 * 8, **script.RELU)(x)
     x = layers.Reshape((7, 7, 8))(x)
     x = layers.Conv2DTranspose(4, 3, **strided, **script.RELU)(x)  # (n, 14, 14, 4)
-    start = script.mean_pixel_biases(pixel_mean)
+    start = script.keras.initializers.Constant(math.log(pixel_mean / (1 - pixel_mean)))
     x = layers.Conv2DTranspose(1, 3, **strided, bias_initializer=start)(x)  # (n, 28, 28, 1)
     return encoder, keras.Model(z, x, name="decoder_logits")
 
@@ -439,7 +439,7 @@ def small_denoiser(script, pixel_mean):
         x = layers.Add()([x, block])
     x = layers.Activation("relu")(x)
     x = layers.Conv2DTranspose(8, 4, **strided, activation="relu")(x)  # (n, 14, 14, 8)
-    start = script.mean_pixel_biases(pixel_mean)
+    start = script.keras.initializers.Constant(math.log(pixel_mean / (1 - pixel_mean)))
     x = layers.Conv2DTranspose(1, 4, **strided, bias_initializer=start)(x)  # (n, 28, 28, 1)
     return encoder, keras.Model(code, x, name="decoder_logits")
 
@@ -505,8 +505,9 @@ def log_likelihood_by_quadrature(script, decoder_logits, images, extent=6.0, ste
     for x in axis:
         z = tf.constant(np.stack([np.full_like(axis, x), axis], axis=1), tf.float32)
         logits = tf.reshape(decoder_logits(z), (len(axis), -1))
-        prior = script.log_normal_density(z) - tf.reduce_sum(tf.nn.softplus(logits), axis=1)
-        joint = tf.matmul(images, logits, transpose_b=True) + prior  # (images, points)
+        log_prior = -tf.reduce_sum(z**2 + math.log(2 * math.pi), axis=1) / 2
+        total_softplus = tf.reduce_sum(tf.nn.softplus(logits), axis=1)
+        joint = tf.matmul(images, logits, transpose_b=True) + log_prior - total_softplus
         total = tf.reduce_logsumexp(tf.stack([total, tf.reduce_logsumexp(joint, axis=1)]), axis=0)
     return total.numpy() + 2 * math.log(step)
 
