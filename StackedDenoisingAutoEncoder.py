@@ -544,6 +544,28 @@ class ConvMuon(keras.optimizers.Muon):
         matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
         return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
+    def _adamw_update_step(self, gradient, variable, learning_rate, m, v):
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(  # one kernel is faster than Keras's many
+            var=variable.handle,
+            m=m.value.handle,
+            v=v.value.handle,
+            beta1_power=self.adam_beta_1**step,
+            beta2_power=self.adam_beta_2**step,
+            lr=learning_rate,
+            beta1=self.adam_beta_1,
+            beta2=self.adam_beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+    def _apply_weight_decay(self, variables):
+        for variable in variables:
+            is_adams = self._should_use_adamw(variable)
+            decay = self.adam_weight_decay if is_adams else self.weight_decay
+            if decay:
+                variable.assign(variable * (1 - decay * self.learning_rate))
+
 
 def learning_rate(peak, steps):
     """Return a schedule: the rate falls linearly to 0, as Muon needs no warm-up here."""
