@@ -367,7 +367,7 @@ START_LOG_SIGMA = -2.0  # z starts close to z_mean, so that the decoder learns s
 
 
 def sizes_of(latent_dim: int, channels: int = 1) -> SimpleNamespace:
-    """Return what depends on the latent space; benchmarks/NOTES.md has the trials behind it."""
+    """Return what depends on the latent space; benchmarks/trials.md has the trials behind it."""
     if latent_dim == 2:  # folded to hold all images, which takes depth
         return SimpleNamespace(
             encoder_units=(256, 128),
