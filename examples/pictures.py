@@ -41,7 +41,7 @@ def fail(message):
 def read_pages(path):
     """Yield (pixels, notes) of the pages or frames of a picture file, or of an array."""
     if isinstance(path, np.ndarray):
-        frames = [path]
+        frames = [(path, [])]
     elif is_dicom(path):
         frames = dicom_frames(path)
     elif first_bytes(path).startswith(b"%PDF"):
@@ -50,8 +50,8 @@ def read_pages(path):
         frames = tiff_frames(path)
     else:
         frames = pillow_frames(path)
-    for frame in frames:
-        yield pixels_of(frame)
+    for frame, notes in frames:
+        yield pixels_of(frame, notes)
 
 
 def first_bytes(path):
@@ -84,24 +84,38 @@ def pillow_frames(path):
     has_extras = picture.format == "MPO"  # of one picture, such as its depth
     for frame in [picture] if has_extras else ImageSequence.Iterator(picture):
         if picture.format != "TIFF" or not picture.tag_v2.get(254, 0) & 1:
-            yield frame
+            yield frame, []
 
 
 def tiff_frames(path):
-    """Yield the pages of a TIFF file, of which Pillow reads those of 8 bits."""
+    """Yield the pages of a TIFF file; Pillow reads those that are upright and of 8 bits."""
     kinds = tifffile.PHOTOMETRIC
     with tifffile.TiffFile(path) as file:
-        if file.pages.first.dtype in (np.bool_, np.uint8):
+        orientation = file.pages.first.tags.valueof(274, default=1)
+        if orientation == 1 and file.pages.first.dtype in (np.bool_, np.uint8):
             yield from pillow_frames(path)
             return
         for series in file.series:
-            page = series.keyframe
-            known = (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB)
-            if page.photometric not in known or page.tags.valueof(274, default=1) != 1:
-                raise ValueError("of more than 8 bits must be upright, in grayscale or RGB")
-            for values in series.asarray().reshape(-1, *page.shape):
-                is_white = page.photometric == kinds.MINISWHITE
-                yield np.iinfo(values.dtype).max - values if is_white else values
+            kind = series.keyframe.photometric
+            if kind not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB):
+                raise ValueError(
+                    f"rotated or of 16 bits must be grayscale or RGB, found {kind.name}"
+                )
+            for values in series.asarray().reshape(-1, *series.keyframe.shape):
+                values = ~values if kind == kinds.MINISWHITE else values
+                notes = ["are rotated as their EXIF data say"] if orientation > 1 else []
+                yield upright(values, orientation), notes
+
+
+def upright(values, orientation):
+    """Return pixels rotated and flipped as the EXIF orientation, 1 to 8."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values
 
 
 def dicom_frames(path):
@@ -112,7 +126,8 @@ def dicom_frames(path):
     values = pydicom.pixels.apply_rescale(data.pixel_array, data)
     if data.PhotometricInterpretation == "MONOCHROME1":  # the minimum is white
         values = values.max() + values.min() - values
-    yield from values if int(data.get("NumberOfFrames", 1) or 1) > 1 else [values]
+    for frame in values if int(data.get("NumberOfFrames", 1) or 1) > 1 else [values]:
+        yield frame, []
 
 
 def pdf_frames(path):
@@ -120,18 +135,16 @@ def pdf_frames(path):
     import pypdfium2
 
     for page in pypdfium2.PdfDocument(path):
-        yield page.render(scale=PDF_DPI / 72).to_pil()
+        yield page.render(scale=PDF_DPI / 72).to_pil(), [f"are drawn at {PDF_DPI} dpi"]
 
 
-def pixels_of(picture):
-    """Return pixels (height, width[, 3]) of a Pillow image or an array, and notes on changes."""
-    notes = []
+def pixels_of(picture, notes):
+    """Return pixels (height, width[, 3]) of a Pillow image or an array, with notes on changes."""
     if isinstance(picture, np.ndarray) and picture.dtype in (bool, np.uint8):
         picture = Image.fromarray(np.squeeze(picture))
     if isinstance(picture, Image.Image) and picture.getexif().get(ExifTags.Base.Orientation, 1) > 1:
         notes.append("are rotated as their EXIF data say")
-        if picture.format != "TIFF":  # of which Pillow does it itself
-            picture = ImageOps.exif_transpose(picture)
+        picture = ImageOps.exif_transpose(picture)
     if isinstance(picture, Image.Image) and picture.mode[0] not in "IF":  # of more than 8 bits
         mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
         if picture.mode == "CMYK":

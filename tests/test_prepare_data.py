@@ -557,7 +557,7 @@ def test_pdf(prepare, fails, tmp_path, monkeypatch):
     pytest.importorskip("pypdfium2")
     monkeypatch.chdir(tmp_path)
     arrays, text = prepare("a.pdf", "--crop", 16, "--count", 30)
-    assert "3 pages" in text and arrays["x_train"].shape[0] == 30
+    assert "3 pictures are drawn at 150 dpi" in text and len(arrays["x_train"]) == 30
 
 
 def test_pictures_that_cannot_be_read(prepare, fails, tmp_path):
