@@ -103,6 +103,8 @@ def tiff_frames(path):
                 )
             for values in series.asarray().reshape(-1, *series.keyframe.shape):
                 values = ~values if kind == kinds.MINISWHITE else values
+                if values.ndim == 3 and values.shape[2] not in (3, 4):
+                    values = np.moveaxis(values, 0, -1)
                 notes = ["are rotated as their EXIF data say"] if orientation > 1 else []
                 yield upright(values, orientation), notes
 

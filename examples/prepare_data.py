@@ -92,17 +92,6 @@ class Area:
         return f"{name}#{self.page + 1}" if self.page else name
 
 
-def integer(low, high):
-    """Return a function that reads the number of an option, low to high."""
-
-    def read(text):
-        if text.isdecimal() and low <= int(text) <= high:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"must be {low:,} to {high:,}, found {text}")
-
-    return read
-
-
 def parse_options(arguments=None):
     """Return the options of the command line; mistakes end the script."""
     description, command, *_ = __doc__.split("\n\n")
@@ -110,19 +99,17 @@ def parse_options(arguments=None):
     parser = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
     parser.error = fail
     add = parser.add_argument
-    text = "folders, archives or files, which become one data set"
-    add("what", type=Path, nargs="+", metavar="WHAT", help=text)
+    add("what", type=Path, nargs="+", metavar="WHAT", help="folders, archives or files")
     add("--output", type=Path, required=True, metavar="FILE", help=".npz file to write")
     add("--force", action="store_true", help="overwrite existing files")
-    side = integer(SMALLEST, LARGEST)
-    add("--size", type=side, metavar="N", help="resize to N x N pixels, 8 to 256")
+    add("--size", type=int, metavar="N", help="resize to N x N pixels, 8 to 256")
     text = (
         "how --size keeps proportions: pad with the colour of the border (default), crop, stretch"
     )
     add("--fit", choices=("pad", "crop", "stretch"), default="pad", help=text)
-    add("--crop", type=side, metavar="N", help="random crops of N x N pixels, 8 to 256")
-    text = "number of crops in x_train (default: 10,000)"
-    add("--count", type=integer(1, 10**7), default=10000, metavar="N", help=text)
+    add("--crop", type=int, metavar="N", help="random crops of N x N pixels, 8 to 256")
+    text = "number of crops in x_train (default: 10000)"
+    add("--count", type=int, default=10000, metavar="N", help=text)
     text = "noisy pictures, with the names and sizes of the clean ones in WHAT"
     add("--noisy", type=Path, metavar="WHAT", help=text)
     add("--gray", "--grey", action="store_true", help="grayscale instead of RGB")
@@ -135,9 +122,14 @@ def parse_options(arguments=None):
     add("--keep-folders-together", action="store_true", help=text)
     add("--drop-copies", action="store_true", help="use one of each set of equal images")
     add("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
-    text = "seed of the order, the split and the crops (default: 0)"
-    add("--seed", type=integer(0, 2**31 - 1), default=0, metavar="N", help=text)
+    add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     options = parser.parse_args(arguments)
+    sides = (SMALLEST, LARGEST)
+    limits = {"size": sides, "crop": sides, "count": (1, 10**7), "seed": (0, 2**31 - 1)}
+    for name, (low, high) in limits.items():
+        value = vars(options)[name]
+        if value is not None and not low <= value <= high:
+            fail(f"--{name} must be {low:,} to {high:,}, found {value:,}")
     options.copies = options.output.with_name(f"{options.output.stem}-copies.txt")
     if options.size and options.crop:
         fail("--size and --crop must not be given together, found both")
@@ -219,7 +211,7 @@ def read_arrays(path, shape):
                 return flat(np.load(file, allow_pickle=False))
             if start.startswith(b"\x89HDF"):
                 return flat(h5py.File(path))
-            if start.startswith(b"MATLAB 7.3"):  # HDF5 with reversed axes
+            if h5py.is_hdf5(path):  # of MATLAB 7.3, which reverses the axes
                 return {name: array.T for name, array in flat(h5py.File(path)).items()}
             if start.startswith(b"MATLAB"):
                 return flat(scipy.io.loadmat(path, simplify_cells=True))
@@ -237,6 +229,8 @@ def flat(values):
     """Return {name: array} of arrays, and of groups or structures of them."""
     found = {}
     for name, value in values.items():
+        if name.startswith("#"):  # references of MATLAB
+            continue
         if isinstance(value, Mapping):
             found |= {f"{name}/{key}": array for key, array in flat(value).items()}
         elif isinstance(value, np.ndarray | h5py.Dataset) and value.dtype.kind in "buifSU":
@@ -370,10 +364,12 @@ def array_sources(files, options):
     for part, roles in chosen.items():
         name = roles["images"]
         images = as_images(name, arrays[name], options.shape)
-        labels = np.ravel(arrays[roles["labels"]]) if "labels" in roles else []
+        labels = np.full(len(images), None)
+        if "labels" in roles:
+            labels = np.ravel(arrays[roles["labels"]])
         if len(labels) != len(images):
-            print(f"{name}: without labels, of which there are {len(labels):,}")
-            labels = [None] * len(images)
+            print(f"{roles['labels']}: not used, {len(labels):,} labels of {len(images):,} images")
+            labels = np.full(len(images), None)
         elif labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
             labels = labels.astype(int)
         place = part if len(chosen) > 1 else None  # a test file alone is as good as any
@@ -454,6 +450,9 @@ def find_sources(options, scratch):
     if set(counts) != {None} and (None in counts or "train" not in counts):
         found = ", ".join(f"{count:,} in {part or 'others'}" for part, count in counts.items())
         fail(f"images must be in train, val and test, or in none of them, found {found}")
+    labels = sorted({str(source.label) for source in sources})
+    if len(labels) > 1:
+        print(f"{len(labels):,} labels: {', '.join(labels[:10])}")
     return sources
 
 
@@ -483,7 +482,9 @@ def find_copies(sources, options):
     """Return {copy: first} of equal sources, and say how many there are."""
     first = {}
     copies = {}
-    for source in sorted(sources, key=is_held_out):  # of copies, those in train come first
+    ordered = [source for source in sources if source.part not in ("val", "test")]
+    ordered += [source for source in sources if source.part in ("val", "test")]
+    for source in ordered:  # so that of copies, those in train come first
         if source.digest in first:
             copies[source] = first[source.digest]
         first.setdefault(source.digest, source)
@@ -491,11 +492,6 @@ def find_copies(sources, options):
         done = "left out" if options.drop_copies else "kept; --drop-copies leaves them out"
         print(f"{len(copies):,} of {len(sources):,} images are copies of others: {done}")
     return copies
-
-
-def is_held_out(source):
-    """Return whether a source is for val or test."""
-    return source.part in ("val", "test")
 
 
 def set_apart(areas, options):
@@ -594,23 +590,14 @@ def plan_whole(areas, options):
     return planned
 
 
-def cut(image, top, left, options):
-    """Return a crop of a Pillow image, or all of it, resized if asked to."""
-    if options.crop:
-        return image.crop((left, top, left + options.crop, top + options.crop))
-    if options.size:
-        return pictures.resize(image, options.size, options.size, options.fit)
-    return image
-
-
 def fill(planned, ranges, mode, options):
     """Return {name: array} of planned areas, with their labels and names; the mode is L or RGB."""
     arrays = {}
     windows = {}
+    side = options.crop or options.size
     for part in sorted(planned, key=["train", "val", "test"].index):
         areas = [area for area, *_ in planned[part]]
         first = areas[0]
-        side = options.crop or options.size
         size = (side, side) if side else (first.height, first.width)
         shape = (len(areas), *size, len(mode))
         for suffix in first.source.contents:
@@ -629,9 +616,14 @@ def fill(planned, ranges, mode, options):
             for number, (pixels, _) in enumerate(pictures.read_pages(content)):
                 image = pictures.as_image(pixels, ranges)
                 for page, part, row, top, left in windows[source]:
-                    if page == number:
-                        window = cut(image, top, left, options).convert(mode)
-                        arrays[f"x_{part}{suffix}"][row] = np.atleast_3d(window)
+                    if page != number:
+                        continue
+                    window = image
+                    if options.crop:
+                        window = image.crop((left, top, left + side, top + side))
+                    if options.size:
+                        window = pictures.resize(image, side, side, options.fit)
+                    arrays[f"x_{part}{suffix}"][row] = np.atleast_3d(window.convert(mode))
 
     pictures.for_each_picture([*windows], fill_from, options)
     return arrays
