@@ -290,7 +290,8 @@ def for_each_picture(paths, work, options):
         named = "; ".join(failures[:10])
         text = f"{len(failures):,} of {len(paths):,} pictures cannot be read ({named})"
         if len(failures) == len(paths) or not vars(options).get("skip_unreadable"):
-            fail(text)
+            hint = "; --skip-unreadable leaves them out" if "skip_unreadable" in options else ""
+            fail(text + hint)
         print(f"skipped: {text}")
     return {path: result for path, (result, error) in found.items() if not error}
 
