@@ -17,28 +17,65 @@ first is denoised. Files that exist are skipped, so an interrupted run goes on w
 picture of 50 megapixels in RGB takes 1.5 GB of memory.
 """
 
+import argparse
 import collections
+import contextlib
+import os
+import sys
+from pathlib import Path
 
-import common
+import numpy as np
+import pictures
+from pictures import fail
+from PIL import Image
 
 TILE = 512  # side in pixels of what is denoised at a time, a multiple of 4
 MARGIN = 64  # pixels around a tile, more than an output pixel depends on
 
-parser = common.Parser(__doc__)
-text = "picture or folder of pictures"
-parser.add_argument("paths", type=common.existing, nargs="+", metavar="PATH", help=text)
-parser.add_output("DIR", "folder for the clean pictures")
-parser.add_model_dir("models/denoiser", "model.keras")
-parser.add_range()
-parser.add_skip_unreadable()
+
+def parse_options(arguments=None):
+    """Return the options of the command line; mistakes end the script."""
+    description, command, *_ = __doc__.split("\n\n")
+    epilog = f"example: {command.strip()}"
+    parser = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
+    parser.error = fail
+    add = parser.add_argument
+    add("paths", type=Path, nargs="+", metavar="PATH", help="picture or folder of pictures")
+    text = "folder for the clean pictures"
+    add("--output", type=Path, required=True, metavar="DIR", help=text)
+    add("--force", action="store_true", help="denoise pictures again whose output exists")
+    text = "folder of model.keras (default: models/denoiser)"
+    add("--model-dir", type=Path, default=Path("models/denoiser"), metavar="DIR", help=text)
+    text = "values that become black and white (default: the output says what was used)"
+    add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
+    add("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
+    options = parser.parse_args(arguments)
+    if options.range and options.range[0] >= options.range[1]:
+        fail(f"--range must be a lower and a higher number, found {options.range}")
+    for path in [*options.paths, options.model_dir / "model.keras"]:
+        if not path.exists():
+            fail(f"{path} does not exist")
+    return options
 
 
-if __name__ == "__main__":
-    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-with common.quiet_imports():
-    import numpy as np
-    import pictures
-    from PIL import Image
+def load_model(path):
+    """Return the model of a file, without what TensorFlow prints at its start."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    stderr_copy = os.dup(2)
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        import keras
+
+        model = keras.models.load_model(path, compile=False)
+        model(np.zeros((1, 4, 4, model.input_shape[3]), np.float32))  # starts the drivers
+        return model
+    except Exception as error:  # zipfile, h5py and Keras report a damaged file in many ways
+        os.dup2(stderr_copy, 2)
+        return fail(f"{path} cannot be opened: {str(error)[:300]}")  # some have the whole model
+    finally:
+        os.dup2(stderr_copy, 2)
 
 
 def find_targets(paths, output):
@@ -46,13 +83,14 @@ def find_targets(paths, output):
     targets = {}
     for path in paths:
         if path.resolve() == output.resolve():
-            common.fail(f"--output must be another folder than {path}, found the same")
-        files = pictures.find_pictures(path, output) if path.is_dir() else [path]
+            fail(f"--output must be another folder than {path}, found the same")
+        files = pictures.find_pictures(path) if path.is_dir() else [path]
         folder = path if path.is_dir() else path.parent
         for file in files:
-            targets[file] = output / file.relative_to(folder).with_suffix(".png")
+            if output.resolve() not in file.resolve().parents:  # it may be in the input folder
+                targets[file] = output / file.relative_to(folder).with_suffix(".png")
     if not targets:
-        common.fail(f"there must be pictures, found none in {', '.join(map(str, paths))}")
+        fail(f"there must be pictures, found none in {', '.join(map(str, paths))}")
     counts = collections.Counter(targets.values())
     for file, target in targets.items():
         if counts[target] > 1 and file.suffix != ".png":
@@ -62,9 +100,9 @@ def find_targets(paths, output):
     written = {}
     for file, target in targets.items():
         if target in written:
-            common.fail(f"names must differ, found {written[target]} and {file}")
+            fail(f"names must differ, found {written[target]} and {file}")
         if target.resolve() in inputs:
-            common.fail(f"--output must be a folder without the input, found {target}")
+            fail(f"--output must be a folder without the input, found {target}")
         written[target] = file
     return targets
 
@@ -86,45 +124,46 @@ def denoise(model, pixels, tile=TILE):
     return clean
 
 
-def main(options):
-    targets = find_targets(options.paths, options.output)
-    waiting = [path for path in targets if options.force or not targets[path].exists()]
-    if len(waiting) < len(targets):
-        count = len(targets) - len(waiting)
-        print(
-            f"skipped {count:,} of {len(targets):,} pictures, which are denoised already (--force)"
-        )
-    if not waiting:
-        return
-    known = pictures.model_range(options.model_dir)
-    ranges = pictures.value_ranges(waiting, options, known)
-
-    def brightness(path):
-        _, brightest = pictures.read_picture(path, ranges).convert("L").getextrema()
-        return brightest
-
-    brightest = pictures.for_each_picture(waiting, brightness, options)  # all, before it writes
-    pictures.need_brightness(max(brightest.values()))
-    model = common.load_model(options.model_dir / "model.keras")
-    channels = model.input_shape[3]
-    mode = "L" if channels == 1 else "RGB"
-    for path in brightest:
-        page = next(pictures.read_pages(path))
-        picture = pictures.as_image(page, ranges).convert(mode)
-        clean = denoise(model, np.atleast_3d(np.asarray(picture)))
-        with common.new_file(targets[path]) as unfinished:
-            image = Image.fromarray(clean[..., 0] if channels == 1 else clean)
-            image.save(unfinished, **kept_info(page, mode))
-
-
-def kept_info(page, mode):
-    """Return the resolution of a page, and its colour profile if that is for the mode L or RGB."""
-    info = dict(page.info)
+def kept_info(picture, mode):
+    """Return the resolution of a picture, and its colour profile if that is for L or RGB."""
+    info = {key: picture.info[key] for key in ("dpi", "icc_profile") if key in picture.info}
     space = {"L": b"GRAY", "RGB": b"RGB "}[mode]
     if info.get("icc_profile", b"")[16:20] != space:
         info.pop("icc_profile", None)
     return info
 
 
+def main(options):
+    targets = find_targets(options.paths, options.output)
+    waiting = [path for path in targets if options.force or not targets[path].exists()]
+    if len(waiting) < len(targets):
+        count = f"{len(targets) - len(waiting):,} of {len(targets):,}"
+        print(f"skipped {count} pictures, which are denoised already (--force)")
+    if not waiting:
+        return
+    known = pictures.model_range(options.model_dir)
+    readable, ranges = pictures.readable_pictures(waiting, options, known)
+    model = load_model(options.model_dir / "model.keras")
+    mode = "L" if model.input_shape[3] == 1 else "RGB"
+    for path in readable:
+        picture = pictures.read_picture(path, ranges).convert(mode)
+        clean = denoise(model, np.atleast_3d(np.asarray(picture)))
+        info = {}
+        with contextlib.suppress(Exception), Image.open(path) as original:  # not of DICOM and PDF
+            info = kept_info(original, mode)
+        target = targets[path]
+        unfinished = target.with_name(f".{target.name}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(clean[..., 0] if mode == "L" else clean)
+            image.save(unfinished, "PNG", **info)
+            unfinished.replace(target)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            fail(f"{target} cannot be written: {error}")
+        print(f"wrote {target}")
+
+
 if __name__ == "__main__":
-    main(options)
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may not be UTF-8
+    main(parse_options())

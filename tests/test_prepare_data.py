@@ -1,6 +1,7 @@
 """What people bring becomes a file for both scripts: files of arrays, archives, and pictures."""
 
 import gzip
+import io
 import re
 import shutil
 import struct
@@ -21,9 +22,11 @@ from running_examples import FOLDER, example, module, worked
 
 DRAW = np.random.default_rng(0).integers
 GRAY = DRAW(0, 256, (40, 12, 12), dtype=np.uint8)
+GRAY[:, 0, 0] = 0
 RGB = DRAW(0, 256, (40, 12, 12, 3), dtype=np.uint8)
 LABELS = np.arange(40) % 7
 ROWS = np.column_stack([LABELS, GRAY.reshape(40, -1)])
+EDGE = GRAY.reshape(40, -1)  # its first pixel is black, as at the edge of digits
 SMOOTH = np.uint8(np.add.outer(DRAW(0, 100, 40), np.add.outer(np.arange(12), np.arange(16) * 2)))
 
 
@@ -38,7 +41,7 @@ def prepare(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        options = script.parser.parse_args([*map(str, words), "--output", "x.npz", "--force"])
+        options = script.parse_options([*map(str, words), "--output", "x.npz", "--force"])
         script.main(options)
         printed = capsys.readouterr()
         assert printed.err == ""
@@ -84,6 +87,13 @@ def idx(array, code=8):
     return header + array.tobytes()
 
 
+def npz(**arrays):
+    """Return arrays as an .npz file has them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
 def table(rows, delimiter=",", header=None):
     lines = [delimiter.join(map(str, row)) for row in rows]
     return "\n".join([header, *lines] if header else lines).encode()
@@ -105,7 +115,7 @@ FILES = {  # file name: content, expected images
     "words.csv": table([["ABCDEFG"[row[0]], *row[1:]] for row in ROWS]),
     "ids.csv": table(np.column_stack([np.arange(40), ROWS]), header=f"id,{HEADER}"),
     "index.csv": table(np.column_stack([np.arange(40), ROWS]), header=f",{HEADER}"),
-    "cells.csv": table([[row[0], " ".join(map(str, row[1:]))] for row in ROWS], header="y,pixels"),
+    "last without header.csv": table(np.column_stack([EDGE, LABELS])),
     "packed.csv.gz": gzip.compress(table(ROWS, header=HEADER)),
 }
 
@@ -114,22 +124,11 @@ FILES = {  # file name: content, expected images
 def test_idx_files_and_tables(name, prepare, tmp_path):
     (tmp_path / name).write_bytes(FILES[name])
     arrays, text = prepare(name)
-    same_images(arrays["x_train"], GRAY)
-    assert "images" in text
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
+    assert "40 images of 12 x 12 on the first axis" in text
     if ".csv" in name and name != "images.csv":
-        labels = [str(each) for each in arrays["y_train"]]
-        assert labels == [
-            ("ABCDEFG" if name == "words.csv" else "0123456")[each] for each in LABELS
-        ]
-
-
-def test_a_label_in_the_last_column_is_told_from_a_pixel(prepare, tmp_path):
-    rows = np.column_stack([GRAY.reshape(40, -1), LABELS])
-    rows[:, 0] = 0  # as at the edge of digits
-    (tmp_path / "x.csv").write_bytes(table(rows))
-    arrays, text = prepare("x.csv")
-    assert "the last of 145 columns is the label" in text
-    np.testing.assert_array_equal(arrays["y_train"], LABELS)
+        names = "ABCDEFG" if name == "words.csv" else range(7)
+        assert arrays["y_train"].tolist() == [names[each] for each in LABELS]
 
 
 ARRAYS = {  # arrays of an .npz file, and options
@@ -137,10 +136,9 @@ ARRAYS = {  # arrays of an .npz file, and options
     "images": {"labels": LABELS, "images": GRAY},
     "data": {"data": GRAY.reshape(40, -1), "target": LABELS},
     "unnamed": {"arr_0": GRAY, "arr_1": LABELS},
-    "x": {"X": GRAY, "y": np.eye(7)[LABELS]},
+    "x": {"X": GRAY, "y": np.float64(LABELS)},
     "camel": {"trainImages": GRAY, "trainLabels": LABELS},
     "masks": {"images": GRAY, "masks": np.uint8(GRAY > 99), "label": LABELS},
-    "objects": {"images": GRAY, "labels": LABELS, "more": np.array([{}], dtype=object)},
     "flat and not": {"data": GRAY.reshape(40, -1), "images": GRAY, "target": LABELS},
 }
 
@@ -151,7 +149,7 @@ def test_names_of_arrays(name, prepare, tmp_path):
     arrays, text = prepare("x.data.npz")
     np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)  # in their order
     np.testing.assert_array_equal(arrays["y_train"], LABELS)
-    assert ("left out" in text) == (name in ("masks", "objects", "flat and not"))
+    assert ("left out" in text) == (name in ("masks", "flat and not"))
 
 
 def test_parts_of_the_data_by_names(prepare, tmp_path):
@@ -162,44 +160,36 @@ def test_parts_of_the_data_by_names(prepare, tmp_path):
     np.testing.assert_array_equal(found["x_test"][..., 0], GRAY[30:])
 
 
-def test_parts_without_any_to_train_on(prepare, fails, tmp_path):
-    np.savez(tmp_path / "a.npz", x_test=GRAY, y_test=LABELS)
-    arrays, _ = prepare("a.npz")
-    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
-    np.testing.assert_array_equal(arrays["y_train"], LABELS)
-    np.savez(tmp_path / "a.npz", x_test=GRAY, x_val=GRAY)
-    fails(["a.npz"], "must include some to train on", "found a/x_test, a/x_val")
-    np.savez(tmp_path / "a.npz", x_train=GRAY, x_test_noisy=GRAY)
-    fails(["a.npz"], "and clean ones, found a/x_train, a/x_test_noisy")
-    fails(["a.npz", "--shape", 12], "--shape must be 2 or 3 numbers, found 1")
-
-
 def test_one_of_several_arrays(prepare, fails, tmp_path):
     np.savez(tmp_path / "a.npz", left=GRAY, right=GRAY[::-1])
     fails(["a.npz"], "--array NAME says, found a/left (40, 12, 12), a/right (40, 12, 12)")
+    fails(["a.npz", "--array", "none"], "found a/left (40, 12, 12), a/right (40, 12, 12)")
     assert not (tmp_path / "x.npz").exists()
     arrays, _ = prepare("a.npz", "--array", "right")
     np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[::-1])
 
 
 RGBA = np.concatenate([RGB, np.full((40, 12, 12, 1), 255, np.uint8)], axis=3)
+WIDE = np.tile(GRAY[0], (2, 2))
+LARGE = DRAW(0, 256, (300, 12, 16), dtype=np.uint8)
 AXES = {  # array, expected images, options, text
-    "last": (np.moveaxis(GRAY, 0, -1), GRAY, "", "40 images on the last axis"),
-    "last of few": (np.moveaxis(GRAY[:20, :, :], 0, -1), GRAY[:20], "", "20 images on the last"),
-    "last, oblong": (np.moveaxis(SMOOTH, 0, -1), SMOOTH, "", "40 images on the last axis"),
-    "first, oblong": (SMOOTH, SMOOTH, "", "40 images on the first axis"),
-    "count as height": (SMOOTH[:12], SMOOTH[:12], "", "12 images on the first axis"),
-    "channels first": (RGB.transpose(0, 3, 1, 2), RGB, "", "channels on the second axis"),
-    "one channel first": (GRAY[:, np.newaxis], GRAY, "", "channels on the second axis"),
-    "RGB, last": (RGB.transpose(1, 2, 3, 0), RGB, "", "images on the last axis"),
-    "alpha": (RGBA, RGB, "", "the fourth channel is read as transparency"),
-    "flat": (GRAY.reshape(40, -1), GRAY, "", "flat images of 12 x 12"),
-    "columns": (GRAY.reshape(40, -1).T[:, :37], GRAY[:37], "", "flat images of 12 x 12"),
-    "flat, oblong": (GRAY[:, 1:].reshape(40, -1), GRAY[:, 1:], "--shape 11 12", "11 x 12"),
-    "flat planes": (RGB.transpose(0, 3, 1, 2).reshape(40, -1), RGB, "--shape 3 12 12", "flat"),
-    "flat RGB": (RGB.reshape(40, -1), RGB, "--shape 12 12 3", "flat images of 12 x 12"),
-    "sequences": (GRAY.reshape(4, 10, 12, 12), GRAY, "", "sequences"),
-    "Fortran": (np.asfortranarray(GRAY), GRAY, "", "40 images on the first axis"),
+    "last": (np.moveaxis(GRAY, 0, -1), GRAY, "", "12 x 12 on the last axis"),
+    "last of few": (np.moveaxis(GRAY[:20, :, :], 0, -1), GRAY[:20], "", "12 x 12 on the last axis"),
+    "last, oblong": (np.moveaxis(LARGE, 0, -1), LARGE, "", "12 x 16 on the last axis"),
+    "first, oblong": (LARGE, LARGE, "", "12 x 16 on the first axis"),
+    "channels first": (RGB.transpose(0, 3, 1, 2), RGB, "", "3 x 12 x 12 on the first axis"),
+    "one channel first": (GRAY[:, np.newaxis], GRAY, "", "1 x 12 x 12 on the first axis"),
+    "RGB, last": (RGB.transpose(1, 2, 3, 0), RGB, "", "12 x 12 x 3 on the last axis"),
+    "alpha": (RGBA, RGB, "", "12 x 12 x 4 on the first axis"),
+    "floats and alpha": (RGBA / 255, RGB, "", "are used without their fourth channel"),
+    "flat": (GRAY.reshape(40, -1), GRAY, "", "12 x 12 on the first axis"),
+    "columns": (GRAY.reshape(40, -1).T[:, :37], GRAY[:37], "", "12 x 12 on the last axis"),
+    "flat, oblong": (GRAY[:, 1:].reshape(40, -1), GRAY[:, 1:], "--shape 11 12", "11 x 12 on the"),
+    "planes": (RGB.transpose(0, 3, 1, 2).reshape(40, -1), RGB, "--shape 3 12 12", "3 x 12 x 12"),
+    "flat RGB": (RGB.reshape(40, -1), RGB, "--shape 12 12 3", "12 x 12 x 3 on the first axis"),
+    "sequences": (GRAY.reshape(4, 10, 12, 12), GRAY, "--shape 12 12", "12 x 12 on the first axis"),
+    "one image": (WIDE, WIDE, "--shape 24 24", "1 images of 24 x 24"),
+    "Fortran": (np.asfortranarray(GRAY), GRAY, "", "12 x 12 on the first axis"),
 }
 
 
@@ -212,29 +202,16 @@ def test_order_of_axes(name, prepare, tmp_path):
     assert said in text and f"({', '.join(map(str, array.shape))})" in text
 
 
-def test_planes_of_flat_images_are_told_by_their_smoothness(prepare, tmp_path):
-    images = np.stack([SMOOTH[:, :, :12], SMOOTH[:, :, :12] + 90, SMOOTH[:, :, 4:16]], axis=-1)
-    for order in ((0, 1, 2, 3), (0, 3, 1, 2)):
-        np.save(tmp_path / "a.npy", images.transpose(order).reshape(40, -1))
-        arrays, _ = prepare("a.npy")
-        np.testing.assert_array_equal(arrays["x_train"], images)
-
-
 def test_axes_that_only_the_user_can_tell(prepare, fails, tmp_path):
     np.save(tmp_path / "a.npy", DRAW(0, 256, (30, 20, 40)))
-    fails(["a.npy"], "told by --shape 20 40 or --shape 30 20, found (30, 20, 40)")
+    fails(["a.npy"], "as told by --shape 20 40 or --shape 30 20, found (30, 20, 40)")
     arrays, _ = prepare("a.npy", "--shape", 30, 20)
     assert arrays["x_train"].shape == (40, 30, 20, 1)
-    np.save(tmp_path / "a.npy", RGB.reshape(40, -1))
-    fails(["a.npy"], "--shape 3 12 12 or --shape 12 12 3")
-    np.save(tmp_path / "a.npy", GRAY[:, 1:].reshape(40, -1))
-    fails(["a.npy"], "as --shape HEIGHT WIDTH says, found 40 rows of 132 values")
+    for array in (RGB.reshape(40, -1), GRAY[:, 1:].reshape(40, -1), np.repeat(RGB, 2, axis=3)):
+        np.save(tmp_path / "a.npy", array)
+        fails(["a.npy"], f"as told by --shape HEIGHT WIDTH, found {array.shape}")
     np.save(tmp_path / "a.npy", np.uint8(np.add.outer(np.arange(144), np.arange(144)) // 2))
-    fails(["a.npy"], "--shape 144 144, if it is one image")
-    arrays, _ = prepare("a.npy", "--shape", 144, 144)
-    assert arrays["x_train"].shape == (1, 144, 144, 1)
-    np.save(tmp_path / "a.npy", np.repeat(RGB[..., :1], 2, axis=3))
-    fails(["a.npy"], "must have 1, 3 or 4 channels, found (40, 12, 12, 2)")
+    fails(["a.npy"], "as told by --shape 12 12 or --shape 144 144")
 
 
 FULL = GRAY.copy()
@@ -249,6 +226,9 @@ RANGES = {  # array, range in the file
     "standardized": (FULL / 255 * 5 - 2, (-2, 3)),
     "16 bits": (np.uint16(FULL) * 16 + 100, (100, 4180)),
     "big-endian": (FULL.astype(">i4"), None),
+    "booleans": (FULL > 99, None),
+    "0 and 1": (np.uint8(FULL > 99), (0, 1)),
+    "floats of 0 and 1": (np.float32(FULL > 99), (0, 1)),
     "signed bytes": (np.int8(FULL.astype(int) - 128), (-128, 127)),
 }
 
@@ -258,7 +238,8 @@ def test_ranges_of_values(name, prepare, tmp_path):
     array, limits = RANGES[name]
     np.save(tmp_path / "a.npy", array)
     arrays, text = prepare("a.npy")
-    np.testing.assert_allclose(arrays["x_train"][..., 0].astype(int), FULL, atol=1)
+    expected = FULL if len(np.unique(array)) > 2 else np.where(FULL > 99, 255, 0)
+    np.testing.assert_allclose(arrays["x_train"][..., 0].astype(int), expected, atol=1)
     if limits is None:
         assert "pixel_range" not in arrays
     else:
@@ -268,46 +249,15 @@ def test_ranges_of_values(name, prepare, tmp_path):
         assert arrays["pixel_range"].dtype == np.float64
 
 
-@pytest.mark.parametrize("kind, low, high, limits", [
-    ("bytes", 0, 255, (0, 255)), ("bytes", 0, 40, (0, 40)), ("bytes", 0, 0, (0, 1)),
-    ("integers", 0, 254, (0, 255)), ("integers", 50, 200, (0, 255)), ("integers", 0, 16, (0, 16)),
-    ("integers", -128, 127, (-128, 127)), ("integers", 0, 4095, (0, 4095)),
-    ("floats", 0, 0.9, (0, 1)), ("floats", -0.05, 1.05, (0, 1)), ("floats", 0, 0.004, (0, 0.004)),
-    ("floats", -1, 0.9, (-1, 1)), ("floats", -0.9, 1.04, (-1, 1)), ("floats", -0.4, 2, (-0.4, 2)),
-    ("floats", 0, 250, (0, 255)), ("floats", -3, 258, (0, 255)), ("floats", 0, 100, (0, 100)),
-    ("floats", -1000, 3000, (-1000, 3000)), ("floats", 7, 7, (0, 7)),
-])  # fmt: skip
-def test_ranges_by_extremes(kind, low, high, limits, script):
-    assert script.pictures.guess_range(kind, low, high) == limits
-
-
-@pytest.mark.parametrize("array", [GRAY > 99, np.uint8(GRAY > 99), np.float32(GRAY > 99)])
-def test_masks_of_0_and_1(array, prepare, tmp_path):
-    np.save(tmp_path / "a.npy", array)
-    arrays, _ = prepare("a.npy")
-    np.testing.assert_array_equal(arrays["x_train"][..., 0], np.where(array, 255, 0))
-
-
 def test_a_range_of_the_users_own_and_values_that_are_not_finite(prepare, fails, tmp_path):
     np.save(tmp_path / "a.npy", np.float32(GRAY))
     arrays, _ = prepare("a.npy", "--range", 0, 510)
     assert arrays["x_train"].max() == 128 and arrays["pixel_range"].tolist() == [0, 510]
     np.save(tmp_path / "a.npy", np.where(GRAY > 9, GRAY, np.nan))
-    fails(["a.npy"], "must have finite values")
+    fails(["a.npy"], "a[0] must have finite numbers")
 
 
-def test_hdf5(prepare, tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["train/images"], file["train/labels"] = GRAY[:30], LABELS[:30]
-        file["test/images"], file["test/names"] = GRAY[30:], [b"a"] * 10
-    arrays, _ = prepare("a.h5")
-    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[:30])
-    np.testing.assert_array_equal(arrays["y_train"], LABELS[:30])
-    np.testing.assert_array_equal(arrays["x_test"][..., 0], GRAY[30:])
-    assert "y_test" not in arrays
-
-
-def test_matlab(prepare, fails, tmp_path):
+def test_hdf5_and_matlab(prepare, fails, tmp_path):
     """Of MATLAB 5, with structures and with several arrays, and of 7.3, whose axes are reversed."""
     last = np.moveaxis(GRAY[:, 1:], 0, -1)
     structure = {"train": {"images": last, "labels": LABELS[:, np.newaxis]}, "name": "digits"}
@@ -316,19 +266,14 @@ def test_matlab(prepare, fails, tmp_path):
         file["X"], file["y"] = last.T, LABELS[np.newaxis]
     with (tmp_path / "b.mat").open("r+b") as file:
         file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
-    for name in ("a.mat", "b.mat"):
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["all/digits"], file["all/labels"] = last, LABELS
+        file["names"], file["#refs#/a"] = [b"a"] * 40, GRAY[0]
+    for name in ("a.mat", "b.mat", "c.h5"):
         arrays, text = prepare(name, "--shape", 11, 12)
         np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[:, 1:])
         np.testing.assert_array_equal(arrays["y_train"], LABELS)
-        assert "(11, 12, 40), 40 images on the last axis" in text
-    cells = np.empty((1, 40), object)
-    for index in range(40):
-        cells[0, index] = GRAY[index]
-    scipy.io.savemat(tmp_path / "d.mat", {"images": cells})
-    arrays, _ = prepare("d.mat")
-    np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
-    scipy.io.savemat(tmp_path / "c.mat", {"left": last, "right": last[::-1]})
-    fails(["c.mat", "--shape", 11, 12], "c/left (11, 12, 40), c/right (11, 12, 40)")
+        assert "(11, 12, 40), 40 images of 11 x 12 on the last axis" in text
 
 
 @pytest.mark.parametrize("form", ["{}-ubyte", "{}-ubyte.gz", "{0}-ubyte/{0}-ubyte", "both"])
@@ -347,41 +292,11 @@ def test_folders_of_idx_files(form, prepare, fails, tmp_path):
     assert arrays.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(np.squeeze(arrays[name]), array)
+    (tmp_path / "d" / "sample_submission.csv").write_text("id,label\n1,0\n2,0\n")
+    (tmp_path / "d" / "README.txt").write_text("These are digits.")
+    prepare("d")
     path.write_bytes(path.read_bytes()[:-1])
     fails(["d"], "cannot be read")
-
-
-def test_files_of_two_parts(prepare, tmp_path):
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "train.csv").write_bytes(table(ROWS, header=HEADER))
-    (tmp_path / "d" / "test.csv").write_bytes(table(ROWS[:9, 1:], header=HEADER[6:]))
-    (tmp_path / "d" / "sample_submission.csv").write_text("id,label\n1,0\n2,0\n")
-    arrays, text = prepare("d")
-    assert {name: len(array) for name, array in arrays.items()} == {
-        "x_train": 40, "y_train": 40, "x_test": 9
-    }  # fmt: skip
-    assert "left out: sample_submission" in text
-
-
-def test_pairs_of_arrays(prepare, tmp_path):
-    """In one file, or in two."""
-    noisy = GRAY / 255 + np.linspace(-0.5, 0.5, 12)
-    np.savez(tmp_path / "a.npz", clean=GRAY / 255, noisy=noisy)
-    np.save(tmp_path / "c.npy", GRAY / 255)
-    np.save(tmp_path / "n.npy", noisy)
-    for words in (["a.npz"], ["c.npy", "--noisy", "n.npy"]):
-        arrays, _ = prepare(*words)
-        np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
-        expected = np.rint(255 * np.clip(noisy, 0, 1))
-        np.testing.assert_allclose(arrays["x_train_noisy"][..., 0], expected, atol=1)
-
-
-def test_arrays_are_resized_and_cut(prepare, tmp_path):
-    np.save(tmp_path / "a.npy", RGB)
-    arrays, _ = prepare("a.npy", "--size", 16, "--gray")
-    assert arrays["x_train"].shape == (40, 16, 16, 1)
-    arrays, _ = prepare("a.npy", "--crop", 8, "--count", 30)
-    assert arrays["x_train"].shape == (30, 8, 8, 3) and arrays["x_test"].shape == (3, 8, 8, 3)
 
 
 @pytest.mark.parametrize("name, content, text", [
@@ -391,26 +306,21 @@ def test_arrays_are_resized_and_cut(prepare, tmp_path):
     ("x.npz", b"PK\3\4rest", "x.npz cannot be read"),
     ("x.gz", b"\x1f\x8brest", "x.gz cannot be read"),
     ("x.mat", b"MATLAB 5.0 MAT-file", "x.mat cannot be read"),
-    ("x.csv", b"a,b\nc,d\n", "must be images"),
-    ("x.mp4", b"\0\0\0\x18ftypmp42", "must have pictures or arrays of images, found .mp4"),
-    ("x.txt", b"", "x.txt cannot be read: it is empty"),
+    ("x.csv", b"a,b\nc,d\n", "there must be pictures or arrays of images, found none"),
+    ("x.mp4", b"\0\0\0\x18ftypmp42", "there must be pictures or arrays of images, found none"),
+    ("x.txt", b"", "there must be pictures or arrays of images, found none"),
+    ("x.npz", npz(images=np.array([GRAY, None], dtype=object)), "x.npz cannot be read: Object arr"),
+    ("x.npz", npz(x_test=GRAY, x_val=GRAY), "in train, val and test, or in none of them"),
 ])  # fmt: skip
 def test_files_that_cannot_be_read(name, content, text, fails, tmp_path):
     (tmp_path / name).write_bytes(content)
     fails([name], text)
 
 
-def test_python_objects_are_never_opened(fails, tmp_path):
-    np.save(tmp_path / "a.npy", np.array([GRAY, None], dtype=object))
-    fails(["a.npy"], "a.npy cannot be read")
-    np.savez(tmp_path / "a.npz", images=np.array([GRAY, None], dtype=object))
-    fails(["a.npz"], "must have pictures or arrays")
-
-
 # ---- Archives ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz", "nested.zip"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
 def test_archives_of_pictures(name, prepare, tmp_path):
     """With a folder at the top, and what macOS adds."""
     fill(tmp_path / "top" / "photos" / "a")
@@ -418,36 +328,21 @@ def test_archives_of_pictures(name, prepare, tmp_path):
     fill(tmp_path / "top" / "__MACOSX", GRAY[30:33])
     fill(tmp_path / "top" / "photos" / "__MACOSX", GRAY[30:33])
     kind = {".zip": "zip", ".tar": "tar", ".gz": "gztar", ".xz": "xztar"}["." + name.split(".")[-1]]
-    made = shutil.make_archive(tmp_path / "a", kind, tmp_path / "top")
-    if name == "nested.zip":
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.write(made, "inner/a.zip")
+    shutil.make_archive(tmp_path / "a", kind, tmp_path / "top")
     arrays, _ = prepare(name)
     same_images(arrays["x_train"], GRAY[:30])
     assert sorted(arrays["names_train"])[:2] == ["a/0.png", "a/1.png"]
 
 
-def test_archives_of_other_files(prepare, tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("train.csv", table(ROWS, header=HEADER))
-    arrays, _ = prepare("a.zip")
-    same_images(arrays["x_train"], GRAY)
-    np.testing.assert_array_equal(arrays["y_train"], LABELS)
-
-
-def test_archives_that_leave_their_folder_or_fill_the_disk(fails, tmp_path, monkeypatch):
+def test_archives_that_leave_their_folder(fails, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../../evil.png", b"x")
+    fails(["a.zip"], "found none")
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("../evil.png"))
-    for name in ("a.zip", "a.tar"):
-        fails([name], f"{name} cannot be unpacked")
     (tmp_path / "b.zip").write_bytes(b"PK\3\4rest")
-    fails(["b.zip"], "b.zip cannot be unpacked")
-    fill(tmp_path / "c")
-    shutil.make_archive(tmp_path / "c", "zip", tmp_path / "c")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))
-    fails(["c.zip"], "must have at most 9 bytes, the free disk, found")
+    for name in ("a.tar", "b.zip"):
+        fails([name], f"{name} cannot be unpacked")
 
 
 # ---- Kinds of pictures ---------------------------------------------------------------------------
@@ -482,6 +377,8 @@ TIFFS = {  # images, settings of tifffile
     "RGB of 16 bits": (np.uint16(RGB[:30]) * 257, {"photometric": "rgb"}),
     "planes": (RGB[:30].transpose(0, 3, 1, 2), {"photometric": "rgb", "planarconfig": 2}),
     "tiles": (RGB[:30], {"photometric": "rgb", "tile": (16, 16)}),
+    "deep planes": (np.uint16(RGB[:30].transpose(0, 3, 1, 2)) * 257, {"photometric": "rgb"}),
+    "LZW": (DEEP, {"compression": "lzw"}),
 }
 
 
@@ -501,41 +398,18 @@ def test_kinds_of_tiff(name, prepare, tmp_path):
     np.testing.assert_allclose(found.astype(int), expected, atol=1)
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "group4", "jpeg", "tiff_adobe_deflate"])
-def test_compressed_tiff(compression, prepare, tmp_path):
-    pytest.importorskip("imagecodecs")
-    pictures = [Image.fromarray(image) for image in SMOOTH[:30]]
-    if compression == "group4":
-        pictures = [picture.convert("1") for picture in pictures]
-    (tmp_path / "in").mkdir()
-    for index, picture in enumerate(pictures):
-        picture.save(tmp_path / "in" / f"{index}.tif", compression=compression)
-    arrays, _ = prepare("in")
-    for image, name in zip(arrays["x_train"], arrays["names_train"], strict=True):
-        expected = np.asarray(pictures[int(name[:-4])].convert("L"), int)
-        np.testing.assert_allclose(image[..., 0], expected, atol=8 if compression == "jpeg" else 0)
-
-
-def test_a_folder_of_arrays_of_one_image_each(prepare, tmp_path):
-    (tmp_path / "in").mkdir()
-    for index in range(30):
-        np.save(tmp_path / "in" / f"{index}.npy", np.float32(FULL[index] / 255))
-    arrays, _ = prepare("in")
-    same_images(arrays["x_train"], FULL[:30])
-    assert arrays["pixel_range"].tolist() == [0, 1]
-
-
 def test_stacks_and_animations(prepare, tmp_path):
     """Each page and frame is an image."""
     tifffile.imwrite(tmp_path / "a.tif", DEEP)
     tifffile.imwrite(tmp_path / "b.tif", DEEP, imagej=True)
     tifffile.imwrite(tmp_path / "e.tif", DEEP, truncate=True)  # one page with all of them
     frames = [Image.fromarray(image) for image in FULL[:30]]
+    frames[0].save(tmp_path / "f.tif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "c.gif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "d.webp", save_all=True, append_images=frames[1:], lossless=True)
-    for name in ("a.tif", "b.tif", "c.gif", "d.webp", "e.tif"):
+    for name in ("a.tif", "b.tif", "c.gif", "d.webp", "e.tif", "f.tif"):
         arrays, text = prepare(name)
-        assert "files: 1; pages and frames, each of which is an image: 30" in text
+        assert "1 files: 30 pages or frames, each of which is an image" in text
         np.testing.assert_allclose(arrays["x_train"].shape, (30, 12, 12, 1))
         order = np.argsort([int(each.partition("#")[2] or 1) for each in arrays["names_train"]])
         np.testing.assert_allclose(arrays["x_train"][order, ..., 0].astype(int), FULL[:30], atol=1)
@@ -550,8 +424,7 @@ def test_all_modes_become_rgb(prepare, tmp_path):
     picture.convert("CMYK").save(tmp_path / "in" / "cmyk.tif")
     picture.convert("P").save(tmp_path / "in" / "palette.tif")
     arrays, text = prepare("in")
-    assert "3 pictures are grayscale and 6 are RGB: RGB is used" in text
-    assert "2 of 9 pictures converted from CMYK" in text
+    assert "3 pictures are grayscale" in text and "2 pictures are converted from CMYK" in text
     found = dict(zip(arrays["names_train"], arrays["x_train"], strict=True))
     for name in ("P.png", "RGB.png", "RGBA.png", "cmyk.jpg", "cmyk.tif", "palette.tif"):
         np.testing.assert_allclose(found[name].mean(axis=(0, 1)), (200, 60, 60), atol=12)
@@ -564,9 +437,8 @@ def test_transparency_is_put_on_white(prepare, tmp_path):
     Image.fromarray(np.zeros((9, 12, 4), np.uint8)).save(tmp_path / "in" / "1.png")
     Image.fromarray(np.full((9, 12, 2), (50, 255), np.uint8)).save(tmp_path / "in" / "gray.png")
     arrays, text = prepare("in", "--range", 0, 255)
-    assert "1 of 2 pictures with transparency, put on white" in text
+    assert "1 pictures have transparency, put on white" in text
     assert sorted(image.mean() for image in arrays["x_train"]) == [50, 255]
-    assert "the scripts train on 20 images or more" in text
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
@@ -584,7 +456,7 @@ def test_rotated_pictures_are_upright(suffix, prepare, tmp_path):
         exif[274] = orientation
         picture.save(tmp_path / "in" / f"{orientation}.{suffix}", exif=exif)
     arrays, text = prepare("in")
-    assert "7 of 8 pictures rotated as their EXIF data say" in text
+    assert "7 pictures are rotated as their EXIF data say" in text
     for image in arrays["x_train"]:
         np.testing.assert_allclose(image[..., 0].astype(int), upright, atol=40)
 
@@ -594,7 +466,7 @@ def test_heic(prepare, fails, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.heic").write_bytes(content)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    fails(["in"], "a.heic: is HEIC, which needs: pip install pillow-heif")
+    fails(["in"], "a.heic: needs: pip install pillow_heif")
     monkeypatch.undo()
     pytest.importorskip("pillow_heif").register_heif_opener()
     monkeypatch.chdir(tmp_path)
@@ -605,40 +477,32 @@ def test_heic(prepare, fails, tmp_path, monkeypatch):
 
 
 def dicom(path, pixels):
-    """Write 16-bit pixels as DICOM: its parts are a preamble, and elements (group, number)."""
+    """Write 16-bit pixels as DICOM."""
+    import pydicom
 
-    def element(group, number, kind, value):
-        length = struct.pack(
-            "<HI" if kind in ("OB", "OW") else "<H", *[0] * (kind in ("OB", "OW")), len(value)
-        )
-        return struct.pack("<HH", group, number) + kind.encode() + length + value
-
-    short = struct.Struct("<H").pack
-    meta = element(2, 0x10, "UI", b"1.2.840.10008.1.2.1\0")
-    elements = [
-        (2, "US", short(1)),
-        (4, "CS", b"MONOCHROME2 "),
-        (0x10, "US", short(pixels.shape[0])),
-    ]
-    elements += [(0x11, "US", short(pixels.shape[1])), (0x100, "US", short(16))]
-    elements += [(0x101, "US", short(16)), (0x102, "US", short(15)), (0x103, "US", short(0))]
-    elements += [(0x1052, "DS", b"-1024 "), (0x1053, "DS", b"1 ")]
-    content = b"".join(element(0x28, *each) for each in elements)
-    content += element(0x7FE0, 0x10, "OW", pixels.astype("<u2").tobytes())
-    start = bytes(128) + b"DICM" + element(2, 0, "UL", struct.pack("<I", len(meta)))
-    path.write_bytes(start + meta + content)
+    data = pydicom.Dataset()
+    data.preamble = bytes(128)
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.BitsAllocated, data.BitsStored, data.HighBit = 1, 16, 16, 15
+    data.PixelRepresentation = 0
+    data.RescaleIntercept, data.RescaleSlope = -1024, 1
+    data.add_new("PixelData", "OW", pixels.tobytes())
+    data.save_as(path)
 
 
 def test_dicom(prepare, fails, tmp_path, monkeypatch):
     """With a suffix or without, in Hounsfield units by its own slope and intercept."""
+    pytest.importorskip("pydicom")
     (tmp_path / "in").mkdir()
     for index, pixels in enumerate(DEEP):
         name = f"{index}.dcm" if index % 2 else f"1.2.840.{index}"
         dicom(tmp_path / "in" / name, pixels)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    fails(["in"], "is DICOM, which needs: pip install pydicom")
+    fails(["in"], "needs: pip install pydicom;")
     monkeypatch.undo()
-    pytest.importorskip("pydicom")
     monkeypatch.chdir(tmp_path)
     arrays, text = prepare("in")
     same_images(arrays["x_train"], FULL[:30])
@@ -649,12 +513,12 @@ def test_pdf(prepare, fails, tmp_path, monkeypatch):
     page = Image.fromarray(np.tile(SMOOTH[0], (10, 10)))
     page.save(tmp_path / "a.pdf", save_all=True, append_images=[page] * 2)
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
-    fails(["a.pdf", "--crop", 16], "is PDF, which needs: pip install pypdfium2")
+    fails(["a.pdf", "--crop", 16], "needs: pip install pypdfium2")
     monkeypatch.undo()
     pytest.importorskip("pypdfium2")
     monkeypatch.chdir(tmp_path)
     arrays, text = prepare("a.pdf", "--crop", 16, "--count", 30)
-    assert "3 of 3 pictures drawn at 150 dpi" in text and arrays["x_train"].shape[0] == 30
+    assert "3 pictures are drawn at 150 dpi" in text and len(arrays["x_train"]) == 30
 
 
 def test_pictures_that_cannot_be_read(prepare, fails, tmp_path):
@@ -666,18 +530,18 @@ def test_pictures_that_cannot_be_read(prepare, fails, tmp_path):
     (tmp_path / "in" / "0.png").write_bytes(b"\n<!DOCTYPE html><html>")
     (tmp_path / "in" / "1.png").write_bytes(b"")
     words = ["in", "--skip-unreadable"]
-    fails(words[:1], "12 of 30 pictures cannot be read (0.png: is an HTML page; 1.png: is empty; ")
+    fails(words[:1], "12 of 30 pictures cannot be read (0.png: is an HTML page; 1.png: is damaged")
     assert not (tmp_path / "x.npz").exists()
     arrays, text = prepare(*words)
     assert "skipped: 12 of 30 pictures cannot be read" in text
     same_images(arrays["x_train"], GRAY[12:30])
     assert len(arrays["names_train"]) == 18
     (tmp_path / "none").mkdir()
-    fails(["none"], "none must have pictures or arrays of images, found nothing")
+    fails(["none"], "there must be pictures or arrays of images, found none")
     five = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(tmp_path / "none" / "five.tif", np.zeros((9, 9, 5), np.uint8), **five)
     tifffile.imwrite(tmp_path / "none" / "nan.tif", np.full((9, 9), np.nan))
-    fails(["none"], "five.tif: must be (height, width) with", "nan.tif: must have finite numbers")
+    fails(["none"], "five.tif: is damaged or of a kind", "nan.tif must have finite numbers")
 
 
 def test_names_that_are_not_utf_8(tmp_path):
@@ -711,7 +575,7 @@ def test_folders_named_as_parts(prepare, fails, tmp_path):
     for name, image in zip(arrays["names_test"], arrays["x_test"], strict=True):
         np.testing.assert_array_equal(image[..., 0], np.asarray(Image.open(tmp_path / "in" / name)))
     shutil.copytree(tmp_path / "in" / "Testing", tmp_path / "alone" / "test")
-    fails(["alone"], "must be train, val and test, or others alone, found 6 in test")
+    fails(["alone"], "must be in train, val and test, or in none of them, found 6 in test")
     fill(tmp_path / "in" / "more", GRAY[:2])
     fails(["in"], "12 in train", "2 in others")
 
@@ -719,7 +583,8 @@ def test_folders_named_as_parts(prepare, fails, tmp_path):
 def test_several_folders_are_labels(prepare, tmp_path):
     fill(tmp_path / "some" / "cats", GRAY[:15])
     fill(tmp_path / "dogs", GRAY[15:30])
-    arrays, _ = prepare("some/cats", "dogs")
+    arrays, text = prepare("some/cats", "dogs")
+    assert "2 labels: cats, dogs" in text
     found = dict(zip(arrays["names_train"], arrays["y_train"], strict=True))
     assert found["cats/3.png"] == "cats" and found["dogs/3.png"] == "dogs" and len(found) == 30
 
@@ -755,6 +620,8 @@ def pairs(tmp_path):
 def test_pairs_of_pictures(pairs, prepare, fails, tmp_path):
     arrays, text = prepare("clean", "--noisy", "dirty")
     assert "skipped 2 pictures without a partner of the same name: a/3.png, a/7.png" in text
+    (tmp_path / "other").mkdir()
+    fails(["clean", "--noisy", "other"], "must have the same names")
     same_images(arrays["x_train"], np.delete(GRAY[:30], [3, 7], axis=0))
     np.testing.assert_array_equal(arrays["x_train_noisy"], np.clip(arrays["x_train"], 100, 255))
     arrays, _ = prepare("clean", "--noisy", "dirty", "--crop", 8, "--count", 50)
@@ -762,9 +629,8 @@ def test_pairs_of_pictures(pairs, prepare, fails, tmp_path):
         clean, noisy = arrays[f"x_{part}"], arrays[f"x_{part}_noisy"]
         assert clean.shape == (count, 8, 8, 1)
         np.testing.assert_array_equal(noisy, np.clip(clean, 100, 255))
-    fails(["."], "must be WHAT clean --noisy dirty, found both in WHAT")
     Image.fromarray(GRAY[0, 1:]).save(tmp_path / "dirty" / "a" / "0.png")
-    fails(["clean", "--noisy", "dirty"], "size of its partner, (11, 12), found (12, 12)")
+    fails(["clean", "--noisy", "dirty"], "sizes of its partner, [(11, 12)], found [(12, 12)]")
 
 
 def test_pairs_by_name(prepare, fails, tmp_path):
@@ -788,18 +654,8 @@ def test_pairs_by_name(prepare, fails, tmp_path):
     Image.fromarray(GRAY[30]).save(tmp_path / "clean" / "b.png")
     for suffix in ("bmp", "gif"):
         Image.fromarray(GRAY[30]).save(tmp_path / "dirty" / f"b.{suffix}")
-    fails(["clean", "--noisy", "dirty"], "must have one partner, found b.png, b.bmp, b.gif")
-
-
-def test_a_pair_of_which_one_is_damaged_is_skipped(prepare, tmp_path):
-    for folder in ("clean", "dirty"):
-        fill(tmp_path / folder, suffix="jpg")
-    for path in (tmp_path / "clean" / "3.jpg", tmp_path / "dirty" / "5.jpg"):
-        path.write_bytes(path.read_bytes()[:-40])  # it can be opened, but not read
-    arrays, text = prepare("clean", "--noisy", "dirty", "--skip-unreadable")
-    assert "3.jpg" in text and "5.jpg" in text
-    assert len(arrays["x_train"]) == len(arrays["names_train"]) == 28
-    np.testing.assert_array_equal(arrays["x_train"], arrays["x_train_noisy"])
+    _, text = prepare("clean", "--noisy", "dirty")
+    assert "without a partner of the same name: b.bmp, b.gif, b.png" in text
 
 
 def test_denoising_dirty_documents(prepare, fails, tmp_path):
@@ -815,7 +671,7 @@ def test_denoising_dirty_documents(prepare, fails, tmp_path):
         assert len(arrays[f"x_{part}"]) == count
         noisy = arrays[f"x_{part}_noisy"].astype(int)
         np.testing.assert_array_equal(noisy, arrays[f"x_{part}"].astype(int) + 40)
-    fails(["d"], "must be WHAT train_cleaned --noisy train")
+    fails(["d"], "in train, val and test, or in none of them, found 12 in test, 12 in train, 12 in")
     for folder in ("train_cleaned", "train"):
         shutil.make_archive(tmp_path / folder, "zip", tmp_path / "d", folder)
     arrays, _ = prepare("train_cleaned.zip", "--noisy", "train.zip", "--crop", 16, "--count", 60)
@@ -823,23 +679,16 @@ def test_denoising_dirty_documents(prepare, fails, tmp_path):
 
 
 def test_folders_are_kept_together(prepare, fails, tmp_path):
-    """Frames of videos; and frames in files, of which each is a video."""
     for video in range(10):
         fill(tmp_path / "in" / f"v{video}", GRAY[video : video + 4])
-        tifffile.imwrite(
-            tmp_path / f"{video}.tif", GRAY[video : video + 4], photometric="minisblack"
-        )
-    for words in (["in"], [f"{video}.tif" for video in range(10)]):
-        arrays, _ = prepare(*words, "--keep-folders-together")
-        parts = [
-            {name.partition("/")[0].partition("#")[0] for name in arrays[f"names_{part}"]}
-            for part in ("train", "val", "test")
-        ]
-        assert [len(each) for each in parts] == [8, 1, 1] and len(set.union(*parts)) == 10
+    arrays, _ = prepare("in", "--keep-folders-together")
+    parts = []
+    for part in ("train", "val", "test"):
+        parts.append({name.partition("/")[0] for name in arrays[f"names_{part}"]})
+    assert [len(each) for each in parts] == [8, 1, 1] and len(set.union(*parts)) == 10
     for name in ("v1", "v2"):
         fill(tmp_path / "two" / name)
-    tifffile.imwrite(tmp_path / "two.tif", GRAY)
-    fails(["two.tif", "--keep-folders-together"], "must have 3 folders or more, found 1")
+    fails(["two", "--keep-folders-together"], "must have 3 folders or more, found 2")
 
 
 def test_copies_are_named_and_dropped(prepare, tmp_path):
@@ -870,11 +719,8 @@ def test_what_is_skipped_is_counted(prepare, tmp_path):
     fill(tmp_path / "in" / ".hidden", GRAY[25:])
     for name in ("a.txt", "b.txt", "c.psd"):
         (tmp_path / "in" / name).write_text("no picture")
-    for name, target in (("folder", tmp_path), ("loop", "."), ("gone.png", "/nowhere/a.png")):
-        (tmp_path / "in" / name).symlink_to(target)
     arrays, text = prepare("in")
     assert "in: skipped 2 .txt, 1 .psd\n" in text
-    assert "in: skipped 3 links to folders or to nothing\n" in text
     same_images(arrays["x_train"], GRAY[:25])
 
 
@@ -887,28 +733,19 @@ def test_proportions_are_kept(prepare, fails, tmp_path):
     wide[3:7, 10:30] = 255
     fill(tmp_path / "in", [wide] * 2)
     arrays, text = prepare("in", "--size", 20)
-    assert "2 of 2 pictures are not square: padded with the colour of their border" in text
+    assert "2 of 2 pictures are not square: --fit pad" in text
     image = arrays["x_train"][0, ..., 0]
     assert (image[:7] == 90).all() and (image[13:] == 90).all() and image[9, 8:12].min() > 240
     arrays, text = prepare("in", "--size", 20, "--fit", "crop")
-    assert "cropped" in text and arrays["x_train"][0, 9:11, 1:19].min() > 200
+    assert "--fit crop" in text and arrays["x_train"][0, 9:11, 1:19].min() > 200
     arrays, text = prepare("in", "--size", 20, "--fit", "stretch")
-    assert "stretched" in text and (arrays["x_train"][0, 8:12, 8:12] > 240).all()
+    assert "--fit stretch" in text and (arrays["x_train"][0, 8:12, 8:12] > 240).all()
     fill(tmp_path / "in", [wide] * 2, "bmp")
     Image.fromarray(wide[1:]).save(tmp_path / "in" / "1.png")
-    fails(["in"], "of one size", "--size or --crop, found 2 sizes from (9, 40) to (10, 40)")
+    fails(["in"], "of one size", "--size or --crop, found 2 from (9, 40) to (10, 40)")
     (tmp_path / "tall").mkdir()
     Image.new("L", (300, 10)).save(tmp_path / "tall" / "1.png")
-    fails(["tall"], "sides of 8 to 256, or have --size or --crop, found (10, 300)")
-
-
-def test_pictures_smaller_than_a_crop(prepare, fails, tmp_path):
-    fill(tmp_path / "in", GRAY[:12])
-    fill(tmp_path / "in" / "large", DRAW(0, 256, (10, 20, 30), dtype=np.uint8))
-    arrays, text = prepare("in", "--crop", 16, "--count", 20)
-    assert "skipped: 12 of 22 pictures are smaller than --crop 16: 0.png" in text
-    assert len(arrays["x_train"]) == 20
-    fails(["in", "--crop", 21], "22 of 22 pictures are smaller than --crop 21")
+    fails(["tall"], "sides of 8 to 256, or have --size or --crop, found 1 from (10, 300)")
 
 
 def test_the_crops_of_few_pictures_share_no_pixel(prepare, fails, tmp_path):
@@ -942,16 +779,6 @@ def test_the_crops_of_many_pictures_are_of_other_pictures(prepare, tmp_path):
     assert {*arrays["names_test"]} == {f"{value}.png" for value in found["x_test"]}
 
 
-def test_grayscale_stored_as_rgb(prepare, tmp_path):
-    fill(tmp_path / "in", np.repeat(GRAY[..., np.newaxis], 3, axis=3))
-    arrays, text = prepare("in")
-    assert "all images are grayscale, though stored as RGB: one channel is kept" in text
-    same_images(arrays["x_train"], GRAY)
-    Image.new("RGB", (12, 12), (1, 2, 250)).save(tmp_path / "in" / "7.png")
-    arrays, _ = prepare("in")
-    assert arrays["x_train"].shape == (40, 12, 12, 3)
-
-
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_the_range_of_deep_pictures(dtype, prepare, tmp_path):
     high = 4095 if dtype == np.uint16 else 1
@@ -963,13 +790,6 @@ def test_the_range_of_deep_pictures(dtype, prepare, tmp_path):
     assert arrays["x_train"].min() == 0 and arrays["x_train"].max() == 255
     arrays, _ = prepare("in", "--range", 0, 2 * high)
     assert arrays["x_train"].max() == 128
-
-
-def test_dark_pictures(prepare, tmp_path):
-    fill(tmp_path / "in", np.uint8(GRAY > 99))
-    arrays, text = prepare("in")
-    assert "0 is used as black, 1 as white" in text
-    assert {*arrays["x_train"].ravel()} == {0, 255} and arrays["pixel_range"].tolist() == [0, 1]
 
 
 # ---- As a command --------------------------------------------------------------------------------
@@ -992,17 +812,17 @@ PEAK = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import prepare_data
-prepare_data.main(prepare_data.parser.parse_args(sys.argv[2:]))
+prepare_data.main(prepare_data.parse_options(sys.argv[2:]))
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
 
 def test_memory_does_not_grow_with_large_pictures(tmp_path):
-    """Sixty links to one of 12 megapixels take less than 400 MB; TensorFlow is not imported."""
+    """Twenty links to one of 12 megapixels take less than 400 MB; TensorFlow is not imported."""
     (tmp_path / "in").mkdir()
     Image.new("RGB", (4000, 3000), (200, 90, 30)).save(tmp_path / "in" / "0.jpg")
-    for index in range(1, 60):
+    for index in range(1, 20):
         (tmp_path / "in" / f"{index}.jpg").symlink_to("0.jpg")
     words = ["in", "--output", "x.npz", "--size", "64"]
     command = [sys.executable, "-c", PEAK, str(FOLDER), *words]
