@@ -91,8 +91,10 @@ def tiff_frames(path):
     """Yield the pages of a TIFF file; Pillow reads those that are upright and of 8 bits."""
     kinds = tifffile.PHOTOMETRIC
     with tifffile.TiffFile(path) as file:
-        orientation = file.pages.first.tags.valueof(274, default=1)
-        if orientation == 1 and file.pages.first.dtype in (np.bool_, np.uint8):
+        first = file.pages.first
+        orientation = first.tags.valueof(274, default=1)
+        is_stack = file.series[0].size > len(file.pages) * first.size  # ImageJ: one page of many
+        if orientation == 1 and first.dtype in (np.bool_, np.uint8) and not is_stack:
             yield from pillow_frames(path)
             return
         for series in file.series:

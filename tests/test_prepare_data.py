@@ -403,11 +403,12 @@ def test_stacks_and_animations(prepare, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", DEEP)
     tifffile.imwrite(tmp_path / "b.tif", DEEP, imagej=True)
     tifffile.imwrite(tmp_path / "e.tif", DEEP, truncate=True)  # one page with all of them
+    tifffile.imwrite(tmp_path / "g.tif", FULL[:30], imagej=True)  # likewise, of 8 bits
     frames = [Image.fromarray(image) for image in FULL[:30]]
     frames[0].save(tmp_path / "f.tif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "c.gif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "d.webp", save_all=True, append_images=frames[1:], lossless=True)
-    for name in ("a.tif", "b.tif", "c.gif", "d.webp", "e.tif", "f.tif"):
+    for name in ("a.tif", "b.tif", "c.gif", "d.webp", "e.tif", "f.tif", "g.tif"):
         arrays, text = prepare(name)
         assert "1 files: 30 pages or frames, each of which is an image" in text
         np.testing.assert_allclose(arrays["x_train"].shape, (30, 12, 12, 1))
