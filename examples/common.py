@@ -129,6 +129,9 @@ def refuse_to_overwrite(paths, options):
             fail(f"{path} exists; --force overwrites it")
 
 
+if "pictures" in sys.modules:  # until pictures.py has its own
+    sys.modules["pictures"].fail = fail
+
 # ---- Imports and models --------------------------------------------------------------------------
 
 
