@@ -1,154 +1,34 @@
-# /// script
-# requires-python = ">=3.11,<3.14"
-# dependencies = [
-#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
-#     "tqdm>=4.66,<5", "scipy>=1.14,<2", "scikit-image>=0.25,<1", "tifffile>=2025.1.10",
-#     "imagecodecs>=2025.3.30",
-# ]
-# ///
-"""Train the denoiser on dirty pages of text, and measure how well it cleans other pages.
+"""Measures how well the denoiser cleans synthetic degraded documents, alongside classical methods.
 
-    python examples/dirty_documents.py --output documents
+    python benchmarks/run.py documents     # six to seven minutes; needs Tesseract
 
-Makes pages of text, and copies of them as a scanner sees old paper, by dirty_pages.py; trains
-StackedDenoisingAutoEncoder.py on pairs of crops; cleans test pages of other words in other fonts,
-and compares that with classical methods: PSNR, SSIM and, where Tesseract is installed, the share
-of the characters that it reads wrongly. docs/scans.md is about pages of your own.
+`measure_all` takes the folder that `examples/clean_documents.py train` wrote: PSNR, SSIM, and the
+character error rate (CER) of what Tesseract reads on the test pages.
 """
 
 import io
 import json
 import os
-import re
-import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import common
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from run import HERE
+from scipy import ndimage
+from skimage import filters, metrics, restoration
 
-parser = common.Parser(__doc__)
-text = "new folder for pages, models and results"
-parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=text)
-parser.add_integer("--pages", 10, 1000, 60, "pages to train on")
-parser.add_integer("--test-pages", 1, 100, 20, "pages to measure")
-parser.add_integer("--crops", 100, 10**6, 12000, "pairs of crops to train on")
-parser.add_integer("--epochs", 1, 1000, 16, "passes over the crops")
-if __name__ == "__main__":
-    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-    if options.output.exists():
-        common.fail(f"--output must be a new folder, found {options.output}")
-with common.quiet_imports():
-    from pydoc_data import topics
+sys.path.append(str(HERE.parent / "examples"))
+from clean_documents import DPI, SIZE, TEST_FONTS
 
-    import matplotlib
-    import numpy as np
-    from matplotlib.figure import Figure
-    from PIL import Image, ImageDraw, ImageFont
-    from scipy import ndimage
-    from skimage import filters, metrics, restoration
-
-WORKERS = min(4, os.cpu_count() or 1)  # pages that Tesseract reads at a time
-
-# ---- Clean pages ---------------------------------------------------------------------------------
-
-SIZE = (824, 600)  # width and height in pixels: half a page of A5
-BORDER = 40  # pixels
-DPI = 150
-SIZES = range(9, 15)  # of fonts, in points
-MATPLOTLIB_FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-TRAINING_FONTS = (
-    "DejaVuSans",
-    "DejaVuSans-Bold",
-    "DejaVuSerif",
-    "DejaVuSerif-Bold",
-    "DejaVuSerif-Italic",
-    "cmr10",
-    "cmss10",
-    "cmb10",
-)
-TEST_FONTS = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmtt10", "DejaVuSansMono")
-LIBERATION = Path("/usr/share/fonts/truetype/liberation")  # where Debian has these fonts
-LIBERATION_FONTS = ("LiberationSans", "LiberationMono")  # not Serif, which resembles STIX
-
-
-def word_lists():
-    """Return two lists of English words without a word in common: for training and for test."""
-    text = " ".join(topics.topics.values())  # the help texts of Python
-    words = sorted(set(re.findall(r"\b[a-z]{2,12}\b", text)))
-    return [word for number, word in enumerate(words) if number % 5], words[::5]
-
-
-def sentence(words, draw):
-    """Return some random words, with a capital, a comma and perhaps a number."""
-    chosen = [str(word) for word in draw.choice(words, draw.integers(4, 12))]
-    chosen[0] = chosen[0].capitalize()
-    chosen[2] += ","
-    if draw.random() < 0.3:
-        chosen.append(str(draw.integers(2, 10000)))
-    return " ".join(chosen) + "."
-
-
-def set_page(words, path, draw):
-    """Return a page, uint8 (height, width), and its text; the font is that of a file."""
-    font = ImageFont.truetype(path, round(draw.choice(SIZES) * DPI / 72))
-    picture = Image.new("L", SIZE, 255)
-    pen = ImageDraw.Draw(picture)
-    ascent, descent = font.getmetrics()
-    line_height = round((ascent + descent) * draw.uniform(1.0, 1.3))
-    lines = []
-    waiting = []
-    for y in range(BORDER, SIZE[1] - BORDER - line_height, line_height):
-        line = ""
-        while True:
-            waiting = waiting or sentence(words, draw).split()
-            longer = f"{line} {waiting[0]}".strip()
-            if font.getlength(longer) > SIZE[0] - 2 * BORDER:
-                break
-            line = longer
-            waiting = waiting[1:]
-        pen.text((BORDER, y), line, font=font, fill=0)
-        lines.append(line)
-    return np.asarray(picture), "\n".join(lines)
-
-
-def write_pages(folder, count, words, fonts, seed):
-    """Write clean pages to a folder, each in the next of the fonts; return their texts."""
-    draw = np.random.default_rng(seed)
-    texts = []
-    try:
-        folder.mkdir(parents=True)
-        for number in range(count):
-            page, text = set_page(words, fonts[number % len(fonts)], draw)
-            Image.fromarray(page).save(folder / f"{number:03}.png")
-            texts.append(text)
-    except OSError as error:
-        common.fail(f"{folder} cannot be written: {error}")
-    return texts
+WORKERS = min(4, os.cpu_count() or 1)  # pages that Tesseract reads at the same time
 
 
 def read_pages(folder):
     """Return the pages of a folder as floats in [0, 1]."""
     return [np.asarray(Image.open(path), np.float32) / 255 for path in sorted(folder.glob("*.png"))]
-
-
-# ---- Training and cleaning, by the commands of a user --------------------------------------------
-
-
-def train_and_clean(folder, options):
-    """Make all pages dirty, train the denoiser on those in `train`, and clean those in `test`."""
-    for seed, part in enumerate(("train", "test")):
-        words = [folder / part / "clean", "--output", folder / part / "dirty", "--seed", seed]
-        common.run_script("examples/dirty_pages.py", *words)
-    pairs = [folder / "train" / "clean", "--noisy", folder / "train" / "dirty"]
-    crops = folder / "crops.npz"
-    model = folder / "model"
-    size = ["--crop", 48, "--count", options.crops]
-    common.run_script("examples/prepare_data.py", *pairs, "--output", crops, *size)
-    words = ["--data", crops, "--epochs", options.epochs, "--model-dir", model]
-    common.run_script("StackedDenoisingAutoEncoder.py", *words)
-    words = [folder / "test" / "dirty", "--output", folder / "test" / "cleaned"]
-    common.run_script("examples/denoise_pictures.py", *words, "--model-dir", model)
 
 
 # ---- Classical methods ---------------------------------------------------------------------------
@@ -194,21 +74,13 @@ PICTURE_PAGES = 2
 
 
 def tesseract_version():
-    """Return the version of Tesseract; the text is empty where it or its English is missing."""
-    if shutil.which("tesseract") is None:
-        return ""
-    languages, version = (
-        subprocess.run(["tesseract", word], capture_output=True, text=True).stdout.split()
-        for word in ("--list-langs", "--version")
-    )
-    return version[1] if "eng" in languages else ""
-
-
-TESSERACT = tesseract_version()
+    """Return the version of Tesseract."""
+    process = subprocess.run(["tesseract", "--version"], capture_output=True, text=True)
+    return process.stdout.split()[1]
 
 
 def edit_distance(found, text):
-    """Return the least number of characters to insert, delete or replace (Levenshtein 1966)."""
+    """Return the minimum number of characters to insert, delete or replace (Levenshtein 1966)."""
     found = np.array([*found])
     columns = np.arange(len(found) + 1)
     row = columns
@@ -233,7 +105,7 @@ def read_text(page):
 
 
 def error_counts(pages, texts):
-    """Return how many characters of each page are read wrongly."""
+    """Return how many characters of each page are wrong."""
     with ThreadPoolExecutor(WORKERS) as pool:
         found = [*pool.map(read_text, pages)]
     wanted = [" ".join(text.split()) for text in texts]
@@ -246,28 +118,32 @@ def measure(pages, clean, texts):
     mse = [np.mean((page - original) ** 2) for original, page in pairs]
     psnr = -10 * np.log10(np.maximum(mse, 1e-10))  # at most 100 dB, for equal pages
     ssim = [metrics.structural_similarity(*pair, data_range=1) for pair in pairs]
-    found = {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim))}
-    if TESSERACT:
-        characters = sum(len(" ".join(text.split())) for text in texts)
-        found["error rate"] = sum(error_counts(pages, texts)) / characters
-    return found
+    characters = sum(len(" ".join(text.split())) for text in texts)
+    rate = sum(error_counts(pages, texts)) / characters
+    return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim)), "error rate": rate}
 
 
 def best_setting(denoise, settings, clean, noisy, texts):
-    """Return the setting with the least error rate on some pages, or else the greatest PSNR."""
+    """Return the setting with the minimum character error rate on some pages."""
     tried = {}
     for setting in settings:
         found = measure([denoise(page, setting) for page in noisy], clean, texts)
-        tried[setting] = found.get("error rate", -found["psnr"])
+        tried[setting] = found["error rate"]
     return min(tried, key=tried.get)
 
 
-def measure_all(folder, texts):
+def texts_of(folder):
+    """Return the texts of the pages in a folder."""
+    return json.loads((folder / "texts.json").read_text())
+
+
+def measure_all(folder):
     """Return {method: metrics} on the test pages."""
-    training = [read_pages(folder / "train" / name)[:CHOICE_PAGES] for name in ("clean", "dirty")]
-    names = ("clean", "dirty", "cleaned")
+    texts = {part: texts_of(folder / part) for part in ("train", "test")}
+    names = ("clean", "degraded", "cleaned")
+    training = [read_pages(folder / "train" / name)[:CHOICE_PAGES] for name in names[:2]]
     clean, noisy, cleaned = (read_pages(folder / "test" / name) for name in names)
-    rows = {"dirty pages": measure(noisy, clean, texts["test"])}
+    rows = {"degraded pages": measure(noisy, clean, texts["test"])}
     for name, (denoise, settings) in CLASSICAL.items():
         setting = best_setting(denoise, settings, *training, texts["train"][:CHOICE_PAGES])
         pages = [denoise(page, setting) for page in noisy]
@@ -277,10 +153,11 @@ def measure_all(folder, texts):
     return rows
 
 
-def error_rates_by_font(folder, texts):
-    """Return {font: error rates of dirty and of cleaned test pages}."""
+def error_rates_by_font(folder):
+    """Return {font: character error rates of degraded and of cleaned test pages}."""
+    texts = texts_of(folder / "test")
     by_font = {}
-    for name in ("dirty", "cleaned"):
+    for name in ("degraded", "cleaned"):
         pages = read_pages(folder / "test" / name)
         counts = error_counts(pages, texts)
         for number, font in enumerate(TEST_FONTS):
@@ -291,55 +168,13 @@ def error_rates_by_font(folder, texts):
     return by_font
 
 
-def print_rows(rows):
-    """Print metrics as a table in Markdown."""
-    print("\n| | PSNR, dB | SSIM | characters read wrongly |\n| --- | --- | --- | --- |")
-    for name, found in rows.items():
-        rate = f"{found['error rate']:.1%}" if TESSERACT else ""
-        print(f"| {name} | {found['psnr']:.2f} | {found['ssim']:.3f} | {rate} |")
-
-
 def draw_pages(folder):
-    """Draw the upper halves of some dirty test pages, with the cleaned ones below."""
+    """Draw the upper halves of some degraded test pages, with the cleaned ones below."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     plots = figure.subplots(2, PICTURE_PAGES, squeeze=False)
-    for row, name in zip(plots, ("dirty", "cleaned"), strict=True):
+    for row, name in zip(plots, ("degraded", "cleaned"), strict=True):
         for axes, page in zip(row, read_pages(folder / "test" / name), strict=False):
             axes.imshow(page[: SIZE[1] // 2], cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(name)
-    with common.new_file(folder / "dirty_documents.png") as unfinished:
-        figure.savefig(unfinished, dpi=110)
-
-
-def main(options):
-    if not TESSERACT:
-        print("Tesseract with English is not installed, so that no text is read;", end=" ")
-        print("Debian has it as tesseract-ocr")
-    folder = options.output
-    training_words, test_words = word_lists()
-    fonts = [MATPLOTLIB_FONTS / f"{name}.ttf" for name in TRAINING_FONTS]
-    for name in LIBERATION_FONTS:
-        fonts += LIBERATION.glob(f"{name}-Regular.ttf")  # none, where it is not installed
-    test_fonts = [MATPLOTLIB_FONTS / f"{name}.ttf" for name in TEST_FONTS]
-    train, test = folder / "train" / "clean", folder / "test" / "clean"
-    texts = {
-        "train": write_pages(train, options.pages, training_words, fonts, 0),
-        "test": write_pages(test, options.test_pages, test_words, test_fonts, 1),
-    }
-    train_and_clean(folder, options)
-    rows = measure_all(folder, texts)
-    print_rows(rows)
-    by_font = {}
-    if TESSERACT:
-        by_font = error_rates_by_font(folder, texts["test"])
-        for font, rates in by_font.items():
-            print(f"{font}: {rates['dirty']:.1%} dirty, {rates['cleaned']:.1%} cleaned")
-    results = {"methods": rows, "fonts": by_font, "tesseract": TESSERACT}
-    with common.new_file(folder / "results.json") as unfinished:
-        unfinished.write_text(json.dumps(results, indent=2) + "\n")
-    draw_pages(folder)
-
-
-if __name__ == "__main__":
-    main(options)
+    figure.savefig(HERE.parent / "images/dirty_documents.png", dpi=110)
