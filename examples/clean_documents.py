@@ -19,7 +19,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from pictures import fail, find_pictures, for_each_picture, read_picture, value_ranges
+from pictures import fail, find_pictures, read_picture, value_ranges
 
 parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
 commands = parser.add_subparsers(dest="command", required=True)
@@ -169,12 +169,8 @@ def degrade_folder(options):
         if target.exists() and not options.force:
             fail(f"{target} exists; --force overwrites it")
     ranges = value_ranges(paths, options)
-
-    def read(path):
-        return np.asarray(read_picture(path, ranges).convert("L"))
-
-    pages = for_each_picture(paths, read, options)
-    degrade_pages([*pages.values()], targets, options.seed)
+    pages = [np.asarray(read_picture(path, ranges).convert("L")) for path in paths]
+    degrade_pages(pages, targets, options.seed)
     print(f"wrote {len(targets):,} pages to {options.output}")
 
 
