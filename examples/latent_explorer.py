@@ -13,7 +13,6 @@ import base64
 import io
 import json
 import math
-import statistics
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
@@ -48,13 +47,6 @@ SHOWN_SIDE = 1100  # and of the images of the data: 1,500 digits
 MASS = 0.95  # share of the prior inside the circle
 
 
-def grid_coordinates(count):
-    """Return coordinates from -EXTENT to EXTENT, dense where the prior is."""
-    prior = statistics.NormalDist(0, 1.3)
-    end = prior.cdf(EXTENT)
-    return [prior.inv_cdf(share) for share in np.linspace(1 - end, end, count)]
-
-
 def data_url(images, columns):
     """Return images (n, height, width, channels) in [0, 1] as one picture, in rows of `columns`."""
     count, height, width, channels = images.shape
@@ -78,14 +70,14 @@ def main(options):
     names, labels, images = (each[:count] for each in parts[part])
     codes, _ = encoder.predict(images, batch_size=100, verbose=0)
     classes, indices = np.unique(labels, return_inverse=True)
-    knots = grid_coordinates(GRID_SIDE // max(shape[:2]))
+    knots = np.linspace(-EXTENT, EXTENT, GRID_SIDE // max(shape[:2]))
     grid = np.stack(np.meshgrid(knots, knots), axis=-1)  # [row, column] is (z[0], z[1])
     decoded = decoder.predict(grid.reshape(-1, 2), batch_size=100, verbose=0)
     columns = math.ceil(math.sqrt(len(images)))
     data = {
         "height": shape[0],
         "width": shape[1],
-        "knots": knots,
+        "knots": knots.tolist(),
         "classes": [str(name) for name in classes],
         "points": [[*z, index] for z, index in zip(codes.tolist(), indices.tolist(), strict=True)],
         "names": [str(name) for name in names],
