@@ -80,7 +80,10 @@ def tour(decoder, stops):
     images = decode(decoder, path(np.linspace(0, len(stops), FRAMES, endpoint=False)))
     scale = -(-GIF_SIDE // max(images.shape[1:3]))
     size = (scale * images.shape[2], scale * images.shape[1])
-    return [Image.fromarray(image.squeeze()).resize(size) for image in images]
+    # One palette for all frames: Pillow takes minutes to find one for each.
+    palette = Image.fromarray(np.concatenate(images).squeeze()).convert("RGB").quantize()
+    frames = [Image.fromarray(image.squeeze()).convert("RGB") for image in images]
+    return [frame.resize(size).quantize(palette=palette) for frame in frames]
 
 
 def write(path, picture, **settings):
