@@ -23,7 +23,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 sys.path.append(str(HERE.parent / "examples"))
-from find_anomalies import deviations, measure
+from find_anomalies import combined, deviations, measure
 
 NOISE = 0.5  # standard deviation of what the denoiser gets, as in training
 FALSE_ALARMS = 0.01  # as by default in find_anomalies.py
@@ -58,7 +58,7 @@ class Scores:
         return {
             "VAE, negative ELBO": score + entropy,
             "VAE, negative ELBO less the entropy": score,
-            "VAE, deviation of find_anomalies.py": np.maximum(*far),
+            "VAE, deviation of find_anomalies.py": combined(*far),
             "denoiser, squared error": np.mean((denoised - images) ** 2, axis=(1, 2, 3)),
             "PCA, 50 components": np.mean((restored - pixels) ** 2, axis=1),
             "isolation forest": -self.forest.score_samples(pixels),

@@ -7,11 +7,11 @@ Train on ordinary pictures first, then score others, which are not among them:
     python examples/find_anomalies.py new --output anomalies --model-dir out
 
 Each picture has a score, the negative ELBO less the entropy of its pixels, in nats, which is high
-for unknown shapes and textures; and a brightness, the mean of its pixels. The usual range of both
-is that of the validation images, but for a share of --false-alarms. A deviation of 1 is an end of
-a range, on either side, and 0 its median; a picture has the larger one of its two. Writes
-anomalies.csv, sorted by deviation, and anomalies.png: the twenty most deviant pictures, each with
-its reconstruction and a map of the squared error. docs/anomaly-detection.md says what this misses.
+for unknown shapes and for noise; and a brightness, the mean of its pixels. The usual range of both
+is that of the validation images, except for a share of --false-alarms. A picture has a deviation
+above 1 if either is outside its range, on either side. Writes anomalies.csv, sorted by deviation,
+and anomalies.png: the twenty most deviant pictures, each with its reconstruction and a map of the
+squared error. docs/anomaly-detection.md says what this sees, and what it misses.
 """
 
 import csv
@@ -88,12 +88,17 @@ def measure(encoder, decoder, images):
 
 
 def deviations(name, values, usual, false_alarms):
-    """Return how far values (n,) are from the median of usual ones; 1 is an end of their range."""
+    """Return deviations (n,): 0 at the median of usual values, -1 and 1 at the ends of their range."""
     low, median, high = np.quantile(usual, [false_alarms / 2, 0.5, 1 - false_alarms / 2])
     print(f"usual {name}: {low:.4g} to {high:.4g}, of {len(usual):,} validation images")
-    above = (values - median) / max(high - median, 1e-6)
-    below = (median - values) / max(median - low, 1e-6)
-    return np.maximum(above, below)
+    scale = np.where(values > median, high - median, median - low)
+    return (values - median) / np.maximum(scale, 1e-6)
+
+
+def combined(of_score, of_brightness):
+    """Return one deviation (n,) for the order of pictures: inside the ranges, that of the score."""
+    others = np.maximum(-of_score, np.abs(of_brightness))  # a low score, or a brightness
+    return np.where(others > 1, np.maximum(of_score, others), of_score)
 
 
 def write_csv(path, rows):
@@ -132,7 +137,7 @@ def main(options):
     usual_scores, usual_brightness, usual_decoded = measure(encoder, decoder, usual_images)
     scores, brightness, decoded = measure(encoder, decoder, images)
     share = options.false_alarms / 2  # half of them for each of the two
-    deviation = np.maximum(
+    deviation = combined(
         deviations("score", scores, usual_scores, share),
         deviations("brightness", brightness, usual_brightness, share),
     )

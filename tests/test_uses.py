@@ -230,7 +230,10 @@ def test_scores_and_deviations_by_hand(capsys):
     assert find.measure(one, half, images)[0] == pytest.approx(4 * np.log(2) + kl, abs=1e-3)
     usual = np.arange(101.0)
     found = find.deviations("score", np.array([50, 100, 0, 150, -50]), usual, 1e-9)
-    assert found == pytest.approx([0, 1, 1, 2, 2])
+    assert found == pytest.approx([0, 1, -1, 2, -2])
     found = find.deviations("score", np.array([50, 90, 0]), usual, 0.2)
-    assert found == pytest.approx([0, 1, 1.25])
+    assert found == pytest.approx([0, 1, -1.25])
+    of_score = np.array([0.5, 0.5, 0.5, 2, -0.5, -3])
+    of_brightness = np.array([0.9, 1.5, -1.5, 1.5, 0, 0])
+    assert find.combined(of_score, of_brightness).tolist() == [0.5, 1.5, 1.5, 2, -0.5, 3]
     assert "usual score: 10 to 90, of 101 validation images" in capsys.readouterr().out
