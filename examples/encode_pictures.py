@@ -67,7 +67,7 @@ def read_parts(path, shape):
         images = arrays[f"x_{part}"]
         if images.ndim == 3:
             images = images[..., np.newaxis]
-        if images.ndim != 4:
+        if images.shape[1:] != shape:
             fail(f"{path}: x_{part} must have images {shape}, found {images.shape[1:]}")
         scale = 255 if images.dtype == np.uint8 else 1
         labels = arrays.get(f"y_{part}", np.full(len(images), ""))

@@ -88,7 +88,7 @@ def measure(encoder, decoder, images):
 
 
 def deviations(name, values, usual, false_alarms):
-    """Return deviations (n,): 0 at the median of usual values, -1 and 1 at the ends of their range."""
+    """Return deviations (n,): 0 at the median of usual values, -1 and 1 at their ends."""
     low, median, high = np.quantile(usual, [false_alarms / 2, 0.5, 1 - false_alarms / 2])
     print(f"usual {name}: {low:.4g} to {high:.4g}, of {len(usual):,} validation images")
     scale = np.where(values > median, high - median, median - low)

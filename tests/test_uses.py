@@ -159,8 +159,8 @@ def test_a_tour_is_a_smooth_closed_path_past_its_stops(monkeypatch):
     assert brightness == pytest.approx([0, 200, 255], abs=4)
     (path,) = paths
     np.testing.assert_allclose(path[:: generate.FRAMES // 8], stops, atol=1e-9)
-    steps = np.linalg.norm(np.diff([*path, path[0]], axis=0), axis=1)
-    assert steps.max() < 3 * np.median(steps)
+    bends = np.linalg.norm(np.diff([*path, *path[:2]], n=2, axis=0), axis=1)
+    assert bends.max() < 4 * np.median(bends)
 
 
 # ---- find_anomalies.py ---------------------------------------------------------------------------
