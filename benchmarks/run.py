@@ -188,24 +188,29 @@ def levels(options):
                 keep(**key, metrics=script.evaluate(model, dataset))
 
 
-# ---- Dirty documents -----------------------------------------------------------------------------
+# ---- Synthetic degraded documents ----------------------------------------------------------------
 
 
 def documents(options):
-    """Run the example that trains on dirty pages; keep its results and its time."""
+    """Run the example that trains on degraded pages; keep what documents.py measures."""
     if is_done(part="documents"):
         return
-    folder = WORK / "documents"
-    script = HERE.parent / "examples" / "dirty_documents.py"
-    since = time.perf_counter()
     if not shutil.which("tesseract"):
         sys.exit("error: the part documents needs Tesseract; Debian has it as tesseract-ocr")
-    status = subprocess.run([sys.executable, script, "--output", folder]).returncode
+    import documents as measures
+
+    folder = WORK / "documents"
+    script = HERE.parent / "examples" / "clean_documents.py"
+    since = time.perf_counter()
+    status = subprocess.run([sys.executable, script, "train", "--output", folder]).returncode
     if status:
         sys.exit(status)
+    rows = measures.measure_all(folder)
+    fonts = measures.error_rates_by_font(folder)
     seconds = round(time.perf_counter() - since, 1)
-    rows = json.loads((folder / "results.json").read_text())
-    keep(part="documents", process_seconds=seconds, **rows)
+    version = measures.tesseract_version()
+    keep(part="documents", process_seconds=seconds, methods=rows, fonts=fonts, tesseract=version)
+    measures.draw_pages(folder)
 
 
 # ---- Baselines ----------------------------------------------------------------------------------
@@ -718,7 +723,7 @@ PARTS = {
         runs("corruptions", [DENOISER], *CORRUPTIONS),
         "masking, and salt-and-pepper: 6 minutes a seed",
     ),
-    "documents": (documents, "dirty pages of text, cleaned: 10 minutes; needs Tesseract"),
+    "documents": (documents, "degraded pages of text, cleaned: 10 minutes; needs Tesseract"),
     "small": (small, "our recipes with small models: about 4 minutes a seed"),
     "spread": (spread, "default runs, seeds 0 to 4, one and two threads: about two hours"),
     "speed": (speed, "all trainings, timed alternately, and what they wait for: 10 minutes"),

@@ -4,13 +4,10 @@ Only the standard library is imported at the top, so that --help and mistakes an
 """
 
 import argparse
-import collections
 import contextlib
 import faulthandler
 import io
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -129,6 +126,9 @@ def refuse_to_overwrite(paths, options):
             fail(f"{path} exists; --force overwrites it")
 
 
+if "pictures" in sys.modules:  # until pictures.py has its own
+    sys.modules["pictures"].fail = fail
+
 # ---- Imports and models --------------------------------------------------------------------------
 
 
@@ -166,151 +166,6 @@ def load_model(path):
         fail(f"{path} cannot be opened: {str(error)[:300]}")  # some texts hold the whole model
 
 
-def load_grey_model(path):
-    """Return the model of a file; one of colour images ends the script."""
-    model = load_model(path)
-    if model.input_shape[3] != 1:
-        fail(f"{path}: accepted: a model of grey images")
-    return model
-
-
-def load_plane(folder):
-    """Return the encoder and the decoder of a VAE of grey images with 2 latent dimensions."""
-    encoder = load_model(folder / "encoder.keras")
-    decoder = load_model(folder / "decoder.keras")
-    if [*encoder.output_shape, decoder.input_shape] != 3 * [(None, 2)]:
-        fail(f"{folder}: accepted: models with 2 latent dimensions")
-    if encoder.input_shape[3] != 1:
-        fail(f"{folder}: accepted: models of grey images")
-    return encoder, decoder
-
-
-def run_script(script, *words):
-    """Run a script of this repository as a command, or end with its status."""
-    command = [sys.executable, str(SCRIPTS / script), *map(str, words)]
-    print("\n$ python", script, *command[2:], flush=True)
-    environment = dict(os.environ)
-    if not SHOW_ALL:
-        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the scripts hide more than it does
-    status = subprocess.run(command, env=environment).returncode
-    if status:
-        sys.exit(status)
-
-
-def train_if_missing(path, script, options, *words):
-    """Train a model by a script on the images of --data, unless the file of the model is there."""
-    metrics = path.parent / "metrics.json"
-    if not path.is_file():
-        data = "mnist" if options.data.resolve() == MNIST else options.data
-        run_script(script, *words, "--data", data, "--model-dir", path.parent)
-    elif metrics.is_file():
-        run = json.loads(metrics.read_text())
-        text = f"{path.parent}: the existing model is used"
-        print(f"{text}, trained on {run['data']} for {run['epochs']} epochs")
-
-
-# ---- Files to read -------------------------------------------------------------------------------
-
-
-def read_npz(path):
-    """Return {name: array} of an .npz file; a damaged file ends the script."""
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:  # zipfile, zlib and NumPy report a damaged file in many ways
-        fail(f"{path} cannot be read: {error}")
-
-
-def import_script():
-    """Return VariationalAutoEncoder_tf2.py as a module: it reads data as in training."""
-    sys.path.append(str(SCRIPTS))
-    with quiet_imports():
-        import VariationalAutoEncoder_tf2
-    return VariationalAutoEncoder_tf2
-
-
-def load_arrays(path):
-    """Return {name: array} of an .npz or .npy file; a damaged one ends the script."""
-    script = import_script()
-    try:
-        return script.load_arrays(str(path))
-    except script.InputError as error:
-        fail(error)
-
-
-def image_parts(path):
-    """Return which of x_train, x_val and x_test a file of images has."""
-    arrays = load_arrays(path)
-    parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
-    if not parts:
-        fail(f"{path} must have x_train, x_val or x_test, found none of them")
-    return parts
-
-
-def read_images(path, part, shape):
-    """Return images x_`part` of a file, and their labels (n,), zeros if it has none.
-
-    The images are float32 in [0, 1], (n, *shape), where `shape` is (height, width, channels).
-    """
-    import numpy as np
-
-    arrays = load_arrays(path)
-    if f"x_{part}" not in arrays:
-        fail(f"{path} must have x_{part}, found {', '.join(arrays) or 'no images'}")
-    images = arrays[f"x_{part}"]
-    script = import_script()
-    if not script.are_images(images):
-        found = f"{images.dtype} {images.shape}"
-        fail(f"{path}: x_{part} must be {script.IMAGES}; found {found}; {script.ADVICE}")
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.shape[1:] != tuple(shape):
-        fail(f"{path}: x_{part} must have images {tuple(shape)}, found {images.shape[1:]}")
-    if images.dtype != np.uint8:
-        images = np.rint(images * np.float32(255))  # 8 bits, as in training
-    labels = np.ravel(arrays.get(f"y_{part}", np.zeros(len(images), np.uint8)))
-    if len(labels) != len(images):
-        text = f"{path}: y_{part} must have a label for each image"
-        fail(f"{text}, found {len(labels)} for {len(images)}")
-    return np.float32(images) / 255, labels
-
-
-def image_names(path, part, count):
-    """Return the names of images x_`part` of a file, or x_train[0], x_train[1], ... without any."""
-    import numpy as np
-
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            if f"names_{part}" in archive.files:
-                return archive[f"names_{part}"].tolist()
-    return [f"x_{part}[{index}]" for index in range(count)]
-
-
-def read_images_to_show(path, shape):
-    """Return images x_test of a file, or x_train if it has no other, as read_images does."""
-    if "test" in image_parts(path):
-        return read_images(path, "test", shape)
-    print(f"{path} has no x_test; images of x_train are shown")
-    return read_images(path, "train", shape)
-
-
-def digit_labels(path, labels, count):
-    """Return the labels (n,) of a file as integers from 0 to 9; text of such numbers will do.
-
-    Ends the script if a class has fewer than `count` of them, or if there are other labels.
-    """
-    names = [str(label) for label in labels]
-    digits = [name.removesuffix(".0") for name in names]
-    known = collections.Counter(digits)
-    if sorted(known) != [*"0123456789"] or min(known.values()) < count:
-        found = ", ".join(sorted(set(names))[:12])
-        accepted = f"{count} or more labels of each class from 0 to 9, and no others"
-        fail(f"{path}: accepted: {accepted}; found: {found}")
-    return labels.astype(float).astype(int)
-
-
 # ---- Files to write ------------------------------------------------------------------------------
 
 
@@ -326,56 +181,3 @@ def new_file(path):
     except OSError as error:
         fail(f"{path} cannot be written: {error}")
     print(f"wrote {path}")
-
-
-def save_page(path, template, data):
-    """Write a web page: a template of this folder with JSON in place of "@DATA@"."""
-    html = (Path(__file__).parent / template).read_text(encoding="utf-8")
-    text = json.dumps(data).replace("<", "\\u003c")  # or a label could end the script element
-    with new_file(path) as unfinished:
-        unfinished.write_text(html.replace('"@DATA@"', text), encoding="utf-8")
-
-
-def frame_of(figure, dpi):
-    """Return a matplotlib figure as an RGB picture, a frame of an animation."""
-    with quiet_imports():
-        from PIL import Image
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=dpi)
-    return Image.open(buffer).convert("RGB")
-
-
-def save_animation(path, frames, durations):
-    """Write RGB pictures of greys and the colours of tab10 as a GIF; durations are in ms.
-
-    With one palette and no dithering, frames differ little and compress well.
-    """
-    import numpy as np
-    from matplotlib import colormaps
-    from PIL import Image
-
-    levels = [*range(0, 252, 4), 255]  # Pillow rounds down to multiples of 4, so without 252
-    greys = np.repeat(levels, 3).reshape(-1, 3)
-    colours = 255 * np.array(colormaps["tab10"].colors)
-    paler = [255 - share * (255 - colours) for share in (2 / 3, 1 / 3)]  # at the edges of points
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(np.uint8(np.rint(np.vstack([greys, colours, *paler]))).tobytes())
-    first, *others = [frame.quantize(palette=palette, dither=0) for frame in frames]
-    with new_file(path) as unfinished:
-        first.save(unfinished, save_all=True, append_images=others, duration=durations, loop=0)
-
-
-def draw_image_rows(axes, rows, names):
-    """Draw rows of images in [0, 1], (rows, columns, height, width, channels), with names.
-
-    Each image gets a white edge of one pixel. Return its height and width with the edge.
-    """
-    import numpy as np
-
-    tiles = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
-    count, columns, height, width, channels = tiles.shape
-    image_grid = tiles.swapaxes(1, 2).reshape(count * height, columns * width, channels)
-    axes.imshow(image_grid, cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=(np.arange(count) + 0.5) * height, yticklabels=names)
-    axes.tick_params(length=0)
-    return height, width

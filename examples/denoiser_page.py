@@ -1,70 +1,50 @@
-# /// script
-# requires-python = ">=3.11,<3.14"
-# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3"]
-# ///
 """Write a page that denoises what you draw, with the denoiser itself running in the browser.
 
-    python examples/denoiser_page.py
+    python examples/denoiser_page.py --model-dir models/denoiser
 
 Opens the model that StackedDenoisingAutoEncoder.py saved, and writes denoiser.html: one file that
-opens from disk in any browser, without a server and without the network. It holds the layers of the
-model, with weights in half precision. `can_run` says which layers the page can run. The page has a
-slider for the level of noise, which suits a model that was trained on all levels, with
-`--noise 0.1 0.9`: one that knows a single level leaves much of the noise above it.
+opens from disk in any browser, without a server. It holds the layers of the model, with weights in
+half precision. The page has a slider for the level of noise, which suits a model that was trained
+on a range of levels, such as `--noise 0.1 0.9`. The page is made from denoiser_page.html.
 """
 
 import base64
+import json
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
 
-import common
+from pictures import fail
 
-parser = common.Parser(__doc__)
-parser.add_model_dir("models/denoiser", "model.keras")
-parser.add_images_dir()
+HERE = Path(__file__).resolve().parent
+
+parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+parser.error = fail
+text = "default: models/denoiser"
+parser.add_argument("--model-dir", type=Path, default="models/denoiser", help=text)
+text = "default: denoiser.html"
+parser.add_argument("--output", type=Path, default="denoiser.html", help=text)
+parser.add_argument("--force", action="store_true", help="overwrite the output")
 if __name__ == "__main__":
-    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-with common.quiet_imports():
-    import numpy as np
+    options = parser.parse_args()  # before the slow import of Keras
+    if options.output.exists() and not options.force:
+        fail(f"{options.output} exists; --force overwrites it")
+
+import numpy as np
+from encode_pictures import load_model
 
 DIGITS = 40  # test digits to choose from
-IMAGE = (1, 28, 28, 1)
+SIDE = 28  # pixels
+KINDS = ("Add", "Concatenate", "Rescaling", "ReLU", "Activation", "Conv2D", "Conv2DTranspose")
+
+
+def base64_of(array, dtype):
+    """Return the bytes of an array of a type, as text."""
+    return base64.b64encode(array.astype(dtype).tobytes()).decode()
 
 
 def is_functional(model):
     """Return whether a model is a functional one with one input and one output."""
     return type(model).__name__ == "Functional" and len(model.inputs) == len(model.outputs) == 1
-
-
-def keeps_the_shape(model):
-    """Return whether a model turns digits into images of the same shape."""
-    taken = model.input_shape
-    try:
-        return len(taken) == 4 and taken[3] == 1 and model.compute_output_shape(IMAGE) == IMAGE
-    except ValueError:  # the model takes another size, or an Add gets two sizes
-        return False
-
-
-def can_run(layer, kind, config):
-    """Return whether the page can run a layer of a class `kind`."""
-    if config.get("activation", "linear") not in ("linear", "relu", "sigmoid"):
-        return False
-    if kind == "Add":
-        return len({tensor.shape for tensor in layer.input}) == 1  # no broadcasting
-    if kind == "Concatenate":
-        return config["axis"] in (-1, 3)
-    if kind == "Rescaling":
-        return np.isscalar(config["scale"]) and np.isscalar(config["offset"])
-    if kind == "ReLU":
-        return (config["max_value"], config["negative_slope"], config["threshold"]) == (None, 0, 0)
-    if kind not in ("Conv2D", "Conv2DTranspose"):
-        return kind == "Activation"
-    if config["padding"] != "same" or config["data_format"] != "channels_last":
-        return False
-    pairs = (layer.kernel_size, layer.strides, layer.dilation_rate)
-    if any(height != width for height, width in pairs):
-        return False
-    if kind == "Conv2D":
-        return config["groups"] == 1
-    return layer.dilation_rate == (1, 1) and config["output_padding"] is None
 
 
 def describe(layer, kind, config, inputs):
@@ -85,11 +65,6 @@ def describe(layer, kind, config, inputs):
     return about
 
 
-def base64_of(array, dtype):
-    """Return the bytes of an array of a type, as text."""
-    return base64.b64encode(array.astype(dtype).tobytes()).decode()
-
-
 def add_layers(layers, model, source):
     """Add the layers of a functional model, and those of models in it, to a list.
 
@@ -104,34 +79,45 @@ def add_layers(layers, model, source):
             numbers[name] = source
             continue
         if name not in known or len(calls) != 1:
-            common.fail(f"the page cannot run {name}; accepted: layers that are used once")
+            fail(f"the model must use each of its layers once, found {name}")
         arguments = calls[0]["args"][0]
         tensors = arguments if isinstance(arguments, list) else [arguments]
         inputs = [numbers[tensor["config"]["keras_history"][0]] for tensor in tensors]
         if is_functional(known[name]):
             add_layers(layers, known[name], inputs[0])
-        elif can_run(known[name], kind, config):
+        elif kind in KINDS:
             layers.append(describe(known[name], kind, config, inputs))
         else:
-            common.fail(f"the page cannot run {name} ({kind}); see can_run in denoiser_page.py")
+            fail(f"the model must have layers that the page can run, found {name} ({kind})")
         numbers[name] = len(layers)
 
 
 def main(options):
     path = options.model_dir / "model.keras"
-    model = common.load_model(path)
-    if not is_functional(model):
-        common.fail(f"{path}: accepted: a functional model with one input and one output")
-    if not keeps_the_shape(model):
-        common.fail(f"{path} does not turn images of shape {IMAGE[1:]} into images of that shape")
+    model = load_model(path)
+    if not is_functional(model) or model.input_shape[3] != 1:
+        fail(f"{path} must be a functional model of grayscale images, found another")
     layers = []
     add_layers(layers, model, source=0)
-    arrays = common.read_npz(common.MNIST)
+    arrays = np.load(HERE.parent / "data/mnist.npz")
     digits, labels = arrays["x_test"][:DIGITS], arrays["y_test"][:DIGITS]
-    data = {"side": IMAGE[1], "layers": layers, "labels": labels.tolist()}
-    data["digits"] = base64_of(digits, np.uint8)
-    common.save_page(options.images_dir / "denoiser.html", "denoiser_page.html", data)
+    denoised = model(digits[:1, ..., np.newaxis] / 255)  # the page compares its own with this
+    data = {
+        "side": SIDE,
+        "layers": layers,
+        "labels": labels.tolist(),
+        "digits": base64_of(digits, np.uint8),
+        "denoised": base64_of(np.asarray(denoised), "<f2"),
+    }
+    page = (HERE / "denoiser_page.html").read_text(encoding="utf-8")
+    unfinished = options.output.with_name(f".{options.output.name}")
+    unfinished.write_text(page.replace('"@DATA@"', json.dumps(data)), encoding="utf-8")
+    unfinished.replace(options.output)
+    print(f"wrote {options.output}")
 
 
 if __name__ == "__main__":
-    main(options)
+    try:
+        main(options)
+    except OSError as error:
+        fail(error)

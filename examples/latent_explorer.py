@@ -1,89 +1,102 @@
-# /// script
-# requires-python = ">=3.11,<3.14"
-# dependencies = [
-#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4", "pillow>=11",
-# ]
-# ///
-"""A page to explore the latent plane: move over it, and see the decoded digit follow.
+"""Write a page to explore a 2-D latent space: move over it, and see the decoded image follow.
 
     python examples/latent_explorer.py
+    python examples/latent_explorer.py --data own.npz --model-dir out
 
-Opens the VAE that VariationalAutoEncoder_tf2.py saved, and writes vae_explorer.html: one file that
-opens from disk in any browser, without a server and without the network. It holds digits decoded on
-a grid of the plane, and blends them between the grid points. It also holds test digits with their
-codes. The page is made from latent_explorer.html beside this script.
+Opens a VAE that VariationalAutoEncoder_tf2.py saved with two latent dimensions, and writes
+vae_explorer.html: one file that opens from disk in any browser, without a server. It holds images
+decoded on a grid, between which the page blends, and images of x_test, or of x_train without any,
+with their names, codes and reconstructions. The page is made from latent_explorer.html.
 """
 
 import base64
 import io
+import json
 import math
-import statistics
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
 
-import common
+from pictures import fail
 
-parser = common.Parser(__doc__)
-parser.add_model_dir("models/vae", "encoder.keras", "decoder.keras")
-parser.add_images_dir()
-parser.add_data()
+HERE = Path(__file__).resolve().parent
+MNIST = HERE.parent / "data/mnist.npz"
+
+parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+parser.error = fail
+parser.add_argument("--model-dir", type=Path, default="models/vae", help="default: models/vae")
+parser.add_argument("--data", type=Path, default=MNIST, help=".npz file (default: MNIST)")
+text = "default: vae_explorer.html"
+parser.add_argument("--output", type=Path, default="vae_explorer.html", help=text)
+parser.add_argument("--force", action="store_true", help="overwrite the output")
 if __name__ == "__main__":
-    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-with common.quiet_imports():
-    import numpy as np
-    from PIL import Image
+    options = parser.parse_args()  # before the slow import of Keras
+    if options.output.exists() and not options.force:
+        fail(f"{options.output} exists; --force overwrites it")
+    record = options.model_dir / "metrics.json"
+    latent_dim = json.loads(record.read_text())["latent_dim"] if record.is_file() else 2
+    if latent_dim != 2:
+        fail(f"{options.model_dir} must have --latent-dim 2, found {latent_dim}")
 
-QUANTILES = 64  # of the prior along each axis, at which the plane is decoded
-# More coordinates further out, where quantiles are sparse.
-OUTER = [1.7, 1.88, 2.08, 2.18, 2.3, 2.6, 2.8, 3.0, 3.25, 3.5, 3.8, 4.2]
-POINTS = 1500  # test digits
-COLUMNS = 50  # of the picture that holds the test digits
+import numpy as np
+from encode_pictures import load_model, read_parts
+from PIL import Image
+
+EXTENT = 4.2  # the latent space is shown from -EXTENT to EXTENT
+GRID_SIDE = 2464  # pixels of the decoded grid, about: 88 digits
+SHOWN_SIDE = 1100  # and of the images of the data: 1,500 digits
 MASS = 0.95  # share of the prior inside the circle
 
 
 def data_url(images, columns):
-    """Return images (n, side, side, 1) in [0, 1] as one grey PNG in a data: URL.
-
-    They are in rows of `columns`; black images fill the last row.
-    """
-    side = images.shape[1]
-    images = np.pad(images, [(0, -len(images) % columns), (0, 0), (0, 0), (0, 0)])
-    tiles = images.reshape(-1, columns, side, side).swapaxes(1, 2)
-    # Only 64 grey levels: the difference is invisible, and the file is half as large.
-    levels = np.rint(63.75 * tiles.reshape(-1, columns * side))
+    """Return images (n, height, width, channels) in [0, 1] as one picture, in rows of `columns`."""
+    count, height, width, channels = images.shape
+    images = np.pad(images, [(0, -count % columns), (0, 0), (0, 0), (0, 0)])
+    tiles = images.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
+    pixels = np.uint8(np.rint(255 * tiles.reshape(-1, columns * width, channels)))
     file = io.BytesIO()
-    picture = Image.fromarray(np.uint8(np.clip(4 * levels, 0, 255)))
-    picture.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    Image.fromarray(pixels.squeeze()).save(file, "WEBP", quality=90, method=6)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def main(options):
-    encoder, decoder = common.load_plane(options.model_dir)
+    encoder = load_model(options.model_dir / "encoder.keras")
+    decoder = load_model(options.model_dir / "decoder.keras")
     shape = encoder.input_shape[1:]
-    if shape[0] != shape[1]:
-        common.fail(f"{options.model_dir}: accepted: models of square images")
-    digits, labels = common.read_images_to_show(options.data, shape)
-    digits, labels = digits[:POINTS], labels[:POINTS]
-    codes, _ = encoder.predict(digits, batch_size=500, verbose=0)
+    parts = read_parts(options.data, shape)
+    part = "test" if "test" in parts else "train"
+    if part not in parts:
+        fail(f"{options.data} must have x_test or x_train, found {', '.join(parts)}")
+    count = SHOWN_SIDE**2 // (shape[0] * shape[1])
+    names, labels, images = (each[:count] for each in parts[part])
+    codes, _ = encoder.predict(images, batch_size=100, verbose=0)
     classes, indices = np.unique(labels, return_inverse=True)
-    points = []
-    for z, index in zip(codes.tolist(), indices.tolist(), strict=True):
-        points.append([round(z[0], 3), round(z[1], 3), index])
-    prior = statistics.NormalDist()
-    inner = [prior.inv_cdf((step + 0.5) / QUANTILES) for step in range(QUANTILES)]
-    knots = sorted([*inner, *OUTER, *(-value for value in OUTER)])
+    knots = np.linspace(-EXTENT, EXTENT, GRID_SIDE // max(shape[:2]))
     grid = np.stack(np.meshgrid(knots, knots), axis=-1)  # [row, column] is (z[0], z[1])
-    decoded = decoder.predict(grid.reshape(-1, 2), batch_size=500, verbose=0)
+    decoded = decoder.predict(grid.reshape(-1, 2), batch_size=100, verbose=0)
+    columns = math.ceil(math.sqrt(len(images)))
     data = {
-        "side": shape[0],
-        "knots": knots,
+        "height": shape[0],
+        "width": shape[1],
+        "knots": knots.tolist(),
         "classes": [str(name) for name in classes],
-        "points": points,
-        "columns": COLUMNS,
+        "points": [[*z, index] for z, index in zip(codes.tolist(), indices.tolist(), strict=True)],
+        "names": [str(name) for name in names],
+        "kind": "test image" if part == "test" else "training image",
+        "columns": columns,
         "radius": math.sqrt(-2 * math.log(1 - MASS)),  # |z|^2 is exponential in two dimensions
         "tiles": data_url(decoded, len(knots)),
-        "digits": data_url(digits, COLUMNS),
+        "images": data_url(images, columns),
     }
-    common.save_page(options.images_dir / "vae_explorer.html", "latent_explorer.html", data)
+    text = json.dumps(data).replace("<", "\\u003c")  # or a name could end the script element
+    page = (HERE / "latent_explorer.html").read_text(encoding="utf-8").replace('"@DATA@"', text)
+    unfinished = options.output.with_name(f".{options.output.name}")
+    unfinished.write_text(page, encoding="utf-8")
+    unfinished.replace(options.output)
+    print(f"wrote {options.output}")
 
 
 if __name__ == "__main__":
-    main(options)
+    try:
+        main(options)
+    except OSError as error:
+        fail(error)

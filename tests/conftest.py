@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 DENOISER = "StackedDenoisingAutoEncoder.py"
@@ -111,3 +112,22 @@ def learned(tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(learned):
     return learned / "models"
+
+
+@pytest.fixture(scope="session")
+def colour(tmp_path_factory):
+    """A folder with own.npz, pictures of it, and models: RGB, oblong, 16 dimensions, no x_test."""
+    place = tmp_path_factory.mktemp("colour é")
+    draw = np.random.default_rng(0).integers
+    images = np.empty((60, 64, 48, 3), np.uint8)
+    for image in images:  # a dark and a bright half, of nearly the same colours each time
+        image[:32] = draw(0, 40, 3)
+        image[32:] = draw(216, 256, 3)
+    np.savez(place / "own.npz", x_train=images)
+    (place / "photos").mkdir()
+    for index in range(4):
+        Image.fromarray(images[index]).save(place / "photos" / f"{index}.png")
+    words = ["--data", "own.npz", "--epochs", 20]
+    trained(VAE, *words, "--latent-dim", 16, "--model-dir", "own/vae", cwd=place)
+    trained(DENOISER, *words, "--model-dir", "own/denoiser", cwd=place)
+    return place

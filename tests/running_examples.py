@@ -28,9 +28,9 @@ def worked(name, *words, cwd):
 def module(name):
     """Return an example as a module."""
     if str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))  # of common.py
+        sys.path.append(str(FOLDER))  # of pictures.py
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
-    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which common.py has set, for later commands
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which it may have set, for later commands
     return loaded

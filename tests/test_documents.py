@@ -58,6 +58,24 @@ def test_memory_and_times_of_the_readme():
     assert minutes == f"{epochs * 55000 / speed[VAE.removesuffix('.py')] / 60:.0f}"
 
 
+def test_commands_of_the_documents_exist():
+    """Every example and benchmark that they name is there, and --help has the options."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
+    words = {}
+    for name, rest in re.findall(r"python ((?:examples|benchmarks)/\w+\.py)([^`\n#]*)", text):
+        words.setdefault(name, set()).update(rest.split())
+    assert len(words) > 10
+    for name, found in words.items():
+        assert (ROOT / name).is_file(), name
+        if name.startswith("examples/"):
+            commands = ["train", "degrade"] if "clean_documents" in name else [""]
+            texts = [run(name, *word.split(), "--help", cwd=ROOT).stdout for word in commands]
+            help_text = "".join(texts)
+            options = {word for word in found if word.startswith("--")}
+            assert all(re.search(rf"{option}\b", help_text) for option in options), name
+
+
 @pytest.mark.parametrize("script", [DENOISER, VAE])
 def test_the_table_of_options_has_the_defaults(script):
     text = (ROOT / "docs" / "running.md").read_text()

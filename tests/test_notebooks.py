@@ -103,13 +103,14 @@ BUDGET = {"LIMIT = 20000": "LIMIT = 300", "EPOCHS = 3": "EPOCHS = 1", "EPOCHS = 
 
 
 def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
-    """All its cells with a small budget, beside a copy of the project and a folder of pictures."""
+    """All its cells with a small budget, next to a copy of the project and a folder of pictures."""
     (tmp_path / "autoencoders").symlink_to(ROOT)
     (tmp_path / "photos").mkdir()
     draw = np.random.default_rng(0)
     for number in range(30):
         picture = Image.fromarray(draw.integers(0, 256, (40, 50, 3), dtype=np.uint8))
         picture.save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "photos" / "broken.png").write_text("no picture")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     for large, small in BUDGET.items():
@@ -119,17 +120,18 @@ def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
     kinds = [kind for output in outputs for kind in output.get("data", {})]
-    assert kinds.count("image/png") == 7
+    assert kinds.count("image/png") == 9
     assert kinds.count("application/vnd.jupyter.widget-view+json") == 1  # the sliders
-    assert kinds.count("text/html") == 3  # the bars
+    assert kinds.count("text/html") == 4  # the bars
     assert "vae_reconstructions.png first" in outputs[-2].text  # own pictures
     assert "image/png" in outputs[-1].data
+    assert "broken.png" in screen(cells[-1])
+    assert (tmp_path / "notebook-models" / "own" / "decoder.keras").is_file()
 
 
 def test_the_notebook_is_saved_with_its_outputs():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
-    assert len(notebook.cells) <= 25
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
     kinds = [output.output_type for cell in code for output in cell.outputs]

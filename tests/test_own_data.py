@@ -1,9 +1,6 @@
 """What people bring: read as they mean it, or refused with a line that says what to do."""
 
-import csv
-import json
 import math
-import shutil
 import subprocess
 import sys
 
@@ -159,89 +156,11 @@ def test_arrays_that_no_memory_holds(script, tmp_path):
     refused(process, "large.npy: ", "Unable to allocate")
 
 
-# ---- Examples with own pictures: RGB, oblong, 16 dimensions, no labels and no x_test -------------
-
-
 def fill(folder, count=30, array=None, suffix="png"):
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         pixels = GREY[index] if array is None else array[index]
         Image.fromarray(pixels).save(folder / f"{index}.{suffix}")
-
-
-@pytest.fixture(scope="module")
-def colour(tmp_path_factory):
-    """A folder with own.npz, pictures and models of them; one picture is of another kind."""
-    place = tmp_path_factory.mktemp("colour")
-    images = np.empty((60, 64, 48, 3), np.uint8)
-    for image in images:  # a dark and a bright half, of nearly the same colours each time
-        image[:32] = DRAW(0, 40, 3)
-        image[32:] = DRAW(216, 256, 3)
-    np.savez(place / "own.npz", x_train=images)
-    fill(place / "photos", 4, array=images)
-    Image.fromarray(DRAW(0, 256, (64, 48, 3), dtype=np.uint8)).save(place / "photos" / "odd.png")
-    words = ["--data", "own.npz", "--epochs", 20]
-    trained(VAE, *words, "--latent-dim", 16, "--model-dir", "own/vae", cwd=place)
-    trained(DENOISER, *words, "--model-dir", "own/denoiser", cwd=place)
-    return place
-
-
-@pytest.mark.parametrize("words", [
-    "compare_dimensions own/vae --data own.npz --images-dir new",
-    "denoise_pictures photos --output new --model-dir own/denoiser",
-    "encode_images own.npz --output new/codes.npz --model-dir own/vae",
-    "generate_digits --count 2 --output new --model-dir own/vae",
-    "latent_tour --from photos/0.png --to photos/1.png --model-dir own/vae --images-dir new",
-])  # fmt: skip
-def test_examples_run_with_own_pictures(words, colour):
-    assert "wrote new/" in worked(*words.split(), cwd=colour)
-
-
-@pytest.mark.parametrize("words, text", [
-    ("codes_as_features --data own.npz --model-dir own", "models with 2 latent dimensions"),
-    ("denoise_page --model-dir own/denoiser", "a model of grey images"),
-    ("denoiser_page --model-dir own/denoiser", "images of shape (28, 28, 1)"),
-    ("latent_explorer --data own.npz --model-dir own/vae", "models with 2 latent dimensions"),
-    ("latent_tour --data own.npz --model-dir own/vae", "models with 2 latent dimensions"),
-    ("latent_tour --from photos/0.png --model-dir own/vae", "--from and --to"),
-    ("odd_ones_out --model-dir own", "denoiser/model.keras: accepted: a model of grey images"),
-    ("pretraining --model-dir own", "denoiser/encoder.keras: accepted: a model of grey images"),
-    ("odd_ones_out --false-alarms 1 --model-dir own", "--false-alarms 1.0: accepted"),
-])  # fmt: skip
-def test_examples_say_what_they_need(words, text, colour):
-    refused(example(*words.split(), cwd=colour), text)
-
-
-def test_odd_pictures_and_images_are_marked(colour, vae):
-    words = ["--model-dir", "own", "--images-dir", "new"]
-    text = worked("odd_ones_out", "--pictures", "photos", *words, cwd=colour)
-    assert "from 4 validation images" in text
-    assert "too few" in text  # for one false alarm in a hundred
-    threshold = float(text.split("threshold: ")[1].split()[0])
-    with (colour / "new" / "odd_ones_out.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    scores = {row["image"]: float(row["negative IWAE bound, nats"]) for row in rows}
-    odd = {row["image"] for row in rows if row["odd"] == "True"}
-    assert max(scores, key=scores.get) == "photos/odd.png"
-    assert scores["photos/odd.png"] > 1.5 * threshold
-    assert odd == {name for name, score in scores.items() if score > threshold} and len(odd) < 5
-    worked("odd_ones_out", "--data", "own.npz", "--false-alarms", 0.5, *words, cwd=colour)
-    with (colour / "new" / "odd_ones_out.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 60 and rows[7]["image"] == "x_train[7]"
-    settings = json.loads((colour / "own" / "vae" / "metrics.json").read_text())
-    assert settings["data"] == str(colour / "own.npz")
-
-
-def test_the_images_of_the_training_are_needed_for_a_threshold(colour, tmp_path):
-    shutil.copytree(colour / "own", tmp_path / "own")
-    path = tmp_path / "own" / "vae" / "metrics.json"
-    path.write_text(path.read_text().replace(str(colour), str(tmp_path)))
-    words = ["--pictures", colour / "photos", "--model-dir", "own"]
-    refused(example("odd_ones_out", *words, cwd=tmp_path), "trained on", "own.npz")
-    np.savez(tmp_path / "own.npz", x_train=GREY)
-    reason = "own.npz must be as it was when the VAE was trained, found other images"
-    refused(example("odd_ones_out", *words, cwd=tmp_path), reason)
 
 
 def test_masks_are_not_denoised_as_black_pictures(colour, tmp_path):

@@ -1,40 +1,26 @@
-# /// script
-# requires-python = ">=3.11,<3.14"
-# dependencies = [
-#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
-#     "scikit-learn>=1.6,<2", "scipy>=1.14,<2",
-# ]
-# ///
-"""Tells each digit from the other nine by a VAE that has seen images of that digit alone.
+"""Measures one-class anomaly detection: a VAE that has seen one digit tells it from the others.
 
-    python examples/one_class.py
+    python benchmarks/one_class.py       # a minute or two
 
 Trains VariationalAutoEncoder_tf2.py ten times for a few epochs, each time on the training images of
 one digit, and scores all test images: how far is an image from its reconstruction, the decoded
 z_mean? Prints the area under the ROC curve (ROC AUC) of this score and of the distance to the
-nearest training images, for each digit, beside published results. Writes one_class.json to
---output.
+nearest training images, for each digit, alongside published results. Writes one_class.json to
+work/.
 """
 
+import argparse
 import functools
 import json
-from pathlib import Path
 
-import common
+import numpy as np
+from models import load_digits
+from run import VAE, WORK, load
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
 
-parser = common.Parser(__doc__)
-parser.add_data()
-parser.add_integer("--epochs", 1, 1000, 3, "passes over the images of a digit")
-text = "folder of one_class.json (default: models)"
-parser.add_argument("--output", type=Path, default=Path("models"), metavar="DIR", help=text)
-if __name__ == "__main__":
-    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-with common.quiet_imports():
-    import numpy as np
-    from scipy.ndimage import gaussian_filter
-    from sklearn.metrics import roc_auc_score
-    from sklearn.neighbors import NearestNeighbors
-vae_script = common.import_script()
+vae_script = load(VAE)
 vae_script.tf.get_logger().setLevel("ERROR")  # it warns of new datasets
 
 DIGITS = range(10)
@@ -46,12 +32,9 @@ BLUR = 1.0  # standard deviation in pixels
 NEIGHBOURS = 5
 OURS, BASELINE = "ours", "measured here"
 RUFF = "Ruff et al. 2018 (second-hand), table 1, https://proceedings.mlr.press/v80/ruff18a.html"
-SECOND_HAND = "second-hand, without a source"
 PUBLISHED = [  # method, source, mean ROC AUC of the ten digits in percent
     ("Deep SVDD", RUFF, "94.8"),
     ("one-class SVM", RUFF, "91.3"),
-    ("VAE", SECOND_HAND, "97.0"),
-    ("k-nearest neighbours, 30 principal components", SECOND_HAND, "96.6"),
 ]
 
 
@@ -145,10 +128,7 @@ def print_table(rows):
 
 
 def main(options):
-    train, train_labels = common.read_images(options.data, "train", (28, 28, 1))
-    test, test_labels = common.read_images(options.data, "test", (28, 28, 1))
-    train_labels = common.digit_labels(options.data, train_labels, BATCH_SIZE)
-    test_labels = common.digit_labels(options.data, test_labels, 1)
+    train, train_labels, test, test_labels = load_digits()
     fewest = min(np.sum(train_labels == digit) for digit in DIGITS)
     steps = fewest // BATCH_SIZE
     found = {}
@@ -164,9 +144,10 @@ def main(options):
                 found.setdefault(key, []).append(roc_auc_score(test_labels != digit, scores))
     rows = [{"score": score, "from": whose, "auc": auc} for (score, whose), auc in found.items()]
     print_table(rows)
-    with common.new_file(options.output / "one_class.json") as unfinished:
-        unfinished.write_text(json.dumps(rows, indent=2) + "\n")
+    (WORK / "one_class.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(options)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the images of a digit")
+    main(parser.parse_args())

@@ -1,57 +1,38 @@
-# /// script
-# requires-python = ">=3.11,<3.14"
-# dependencies = [
-#     "tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4",
-#     "scikit-learn>=1.6,<2", "scipy>=1.14,<2", "umap-learn>=0.5.7,<0.6",
-# ]
-# ///
-"""What the codes are good for: classifying digits with many labels, with few, and with none.
+"""Measures what the codes are good for: classifying digits with many labels, few, and none.
 
-    python examples/codes_as_features.py
+    python benchmarks/codes_as_features.py       # four and a half minutes, once a VAE is trained
 
-Opens the encoders that the two scripts saved, which were trained without labels. The denoiser's
-code (7, 7, 64) passes a ReLU, as in the decoder's first block. "Means" are those of 3x3 positions
-with a stride of 2, (3, 3, 64); "maxima" those of 2x2 positions of the code, (6, 6, 64), and of 4x4
-of the first layer, (6, 6, 32). A VAE with ten dimensions, whose code is z_mean, is trained first if
-it is not there. Classifiers are fitted to training images and scored on the test images; clusters
-are found in the test images. Distances are those of the first 100 principal components. Prints a
-table for each task: our codes, pixels, and published results. Writes codes_as_features.json to
---model-dir, and draws vae_clusters.png, the clusters of the latent plane, and
-denoiser_clusters.png, those of the denoiser's code. Most clusters need the package umap-learn.
+Takes the encoders of default runs, and of a VAE with ten dimensions whose code is z_mean; those
+that are not in work/ are trained first. The denoiser's code (7, 7, 64) passes a ReLU, as in the
+decoder's first block. "Means" are those of 3x3 positions with a stride of 2, (3, 3, 64); "maxima"
+those of 2x2 positions of the code, (6, 6, 64), and of 4x4 of the first layer, (6, 6, 32).
+Classifiers are fitted to training images and scored on the test images; clusters are found in the
+test images. Distances are those of the first 100 principal components. Prints a table for each
+task: our codes, pixels, and published results. Writes codes_as_features.json to work/. Most
+clusters need the package umap-learn.
 """
 
+import argparse
 import json
 import warnings
 from importlib.util import find_spec
 
-import common
-
-parser = common.Parser(__doc__)
-models = ("denoiser/encoder.keras", "vae/encoder.keras", "vae/decoder.keras")
-parser.add_model_dir("models", *models)
-parser.add_images_dir()
-parser.add_data()
-parser.add_integer("--limit", 1000, 60000, 60000, "the first N training images")
-if __name__ == "__main__":
-    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-with common.quiet_imports():
-    import keras
-    import matplotlib
-    import numpy as np
-    import scipy.sparse
-    from matplotlib.figure import Figure
-    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-    from scipy.optimize import linear_sum_assignment
-    from scipy.sparse.linalg import LinearOperator, cg
-    from scipy.stats import mode
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import adjusted_rand_score, confusion_matrix
-    from sklearn.mixture import GaussianMixture
-    from sklearn.neighbors import NearestNeighbors
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+import keras
+import numpy as np
+import scipy.sparse
+from models import load_digits, trained
+from run import DENOISER, VAE, WORK
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse.linalg import LinearOperator, cg
+from scipy.stats import mode
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import adjusted_rand_score, confusion_matrix
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 CLASSES = 10
 LABELLED = 10  # labelled images of each class, where labels are few
@@ -93,7 +74,7 @@ PUBLISHED_ACCURACIES = {  # task: (method, source, accuracy in percent)
     ],
 }
 TITLES = {
-    "all labels": "A linear classifier on frozen codes, all labels",
+    "all labels": "Linear probe on frozen codes, all labels",
     "inductive": "100 labels, without test images",
     "transductive": "100 labels, with the test images in the graph",
     "clusters": "Ten clusters of the test images, no labels",
@@ -129,16 +110,11 @@ def denoiser_codes(encoder, shape):
     return keras.Model(image, [flatten(both_maxima), flatten(means)])
 
 
-def all_codes(options, x_train, x_test):
-    """Return {name: (training codes, test codes)}; the VAE is trained if it is not there."""
+def all_codes(x_train, x_test):
+    """Return {name: (training codes, test codes)}."""
     shape = x_train.shape[1:]
-    encoder = common.load_grey_model(options.model_dir / "denoiser/encoder.keras")
-    path = options.model_dir / f"vae{LATENT_DIM}" / "encoder.keras"
-    words = ["--latent-dim", LATENT_DIM]
-    common.train_if_missing(path, "VariationalAutoEncoder_tf2.py", options, *words)
-    vae = common.load_model(path)
-    if vae.input_shape[1:] != shape:
-        common.fail(f"{path}: accepted: a model of images {shape}")
+    encoder = keras.models.load_model(trained(DENOISER) / "encoder.keras")
+    vae = keras.models.load_model(trained(VAE, "--latent-dim", str(LATENT_DIM)) / "encoder.keras")
     denoiser = denoiser_codes(encoder, shape)
     (maxima, means), (test_maxima, test_means) = encode(denoiser, x_train), encode(denoiser, x_test)
     z_mean, test_z_mean = encode(vae, x_train)[0], encode(vae, x_test)[0]
@@ -295,7 +271,7 @@ def rows_with_all_labels(codes, y_train, y_test):
         regression = LogisticRegression(C=PENALTY, max_iter=300, tol=1e-3)
         classifier = make_pipeline(StandardScaler(), regression).fit(train, y_train)
         accuracy = classifier.score(test, y_test)
-        rows.append(result(f"logistic regression: {name}", whose(name), accuracy))
+        rows.append(result(f"linear probe: {name}", whose(name), accuracy))
     return rows
 
 
@@ -305,10 +281,12 @@ def rows_with_few_labels(codes, y_train, y_test):
     for name, (train, test) in codes.items():
         images = slice(0, GRAPH_IMAGES)
         found = accuracies_with_few(train[images], y_train[images], test, y_test)
-        inductive.append(result(f"graph and votes: {name}", whose(name), found["inductive"]))
+        inductive.append(
+            result(f"label propagation, votes: {name}", whose(name), found["inductive"])
+        )
         transductive.append(result(f"Poisson learning: {name}", whose(name), found["transductive"]))
         alone = logistic_accuracies_with_few(train, y_train, test, y_test)
-        inductive.append(result(f"logistic regression: {name}", whose(name), alone))
+        inductive.append(result(f"linear probe: {name}", whose(name), alone))
     return inductive, transductive
 
 
@@ -318,7 +296,7 @@ def rows_of_clusters(codes, plane, labels):
     accuracy, ari = cluster_scores(k_means, labels)
     rows = [result(f"k-means: {PIXELS}", BASELINE, accuracy, ari=ari)]
     accuracy, ari = cluster_scores(gaussian_mixture(plane).predict(plane), labels)
-    rows.append(result("Gaussian mixture: latent plane of the VAE", OURS, accuracy, ari=ari))
+    rows.append(result("Gaussian mixture: 2-D latent space of the VAE", OURS, accuracy, ari=ari))
     if not find_spec("umap"):
         print("rows with UMAP are skipped: pip install umap-learn")
         return rows
@@ -340,7 +318,7 @@ def percent(accuracies):
 
 
 def print_table(task, rows):
-    """Print a table in Markdown: ours, those measured beside them, and published ones."""
+    """Print a table in Markdown: ours, those measured alongside, and published ones."""
     has_ari = task == "clusters"
     uses_test = "yes, without labels" if task in ("transductive", "clusters") else "no"
     print(f"\n{TITLES[task]}\n")
@@ -356,86 +334,11 @@ def print_table(task, rows):
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-# ---- Pictures
-
-
-def draw_clusters(path, codes, labels, decoder):
-    """Draw the plane, divided into the clusters of a Gaussian mixture, and each decoded mean.
-
-    A cluster has the colour of its most frequent class, a point that of its own class.
-    """
-    mixture = gaussian_mixture(codes)
-    majority = confusion_matrix(mixture.predict(codes), labels).argmax(axis=1)
-    low, high = np.quantile(codes, (0.001, 0.999), axis=0)
-    centre, reach = (low + high) / 2, (high - low).max() / 2 + 0.3
-    (left, bottom), (right, top) = centre - reach, centre + reach  # a square
-    x, y = np.linspace(left, right, 800), np.linspace(bottom, top, 800)
-    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    regions = mixture.predict(points.astype(codes.dtype)).reshape(800, 800)
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    title = "Ten clusters found without labels, coloured by their most frequent class;\n"
-    title += "points have the colour of their own class; each cluster's mean is decoded"
-    axes = figure.add_subplot(title=title, xlabel="z[0]", ylabel="z[1]")
-    colours = matplotlib.colormaps["tab10"]
-    extent = (left, right, bottom, top)
-    axes.imshow(colours(majority)[regions], alpha=0.35, extent=extent, origin="lower")
-    for cluster in range(CLASSES):
-        axes.contour(x, y, regions == cluster, levels=[0.5], colors="black", linewidths=0.7)
-    classes = {"c": labels[:5000], "cmap": colours, "vmin": -0.5, "vmax": 9.5}
-    scatter = axes.scatter(*codes[:5000].T, s=3, linewidths=0, **classes)
-    key = scatter.legend_elements(num=None)  # one entry for each class
-    place = {"loc": "outside lower center", "handletextpad": 0, "columnspacing": 1}
-    figure.legend(*key, title="class", ncols=CLASSES, **place)
-    axes.set(xlim=(left, right), ylim=(bottom, top))
-    half = 0.07 * reach  # of the side of a decoded digit
-    for z, digit in zip(mixture.means_, decoder.predict(mixture.means_, verbose=0), strict=True):
-        inset = axes.inset_axes((*(z - half), 2 * half, 2 * half), transform=axes.transData)
-        inset.imshow(digit, cmap="gray", vmin=0, vmax=1)
-        inset.set(xticks=[], yticks=[])
-    with common.new_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=150)
-
-
-def draw_embedding(path, codes, images, labels):
-    """Draw codes in two dimensions by UMAP, and the mean image of each cluster found there.
-
-    A cluster has the colour of its most frequent class, and its points have the colour of theirs.
-    """
-    points = umap_embedding(codes, 2, UMAP_SEEDS[0])
-    clusters = gaussian_mixture(points).predict(points)
-    colours = matplotlib.colormaps["tab10"]
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    title = "The denoiser's code of the test digits in two dimensions by UMAP; points have the\n"
-    title += "colour of their class; framed: the mean image of each of ten clusters"
-    axes = figure.add_subplot(title=title, xlabel="UMAP 1", ylabel="UMAP 2")
-    classes = {"c": labels, "cmap": colours, "vmin": -0.5, "vmax": 9.5}
-    scatter = axes.scatter(*points.T, s=2, linewidths=0, **classes)
-    place = {"loc": "outside lower center", "handletextpad": 0, "columnspacing": 1}
-    figure.legend(*scatter.legend_elements(num=None), title="class", ncols=CLASSES, **place)
-    axes.set(xticks=[], yticks=[])
-    majority = confusion_matrix(clusters, labels).argmax(axis=1)
-    for cluster in range(CLASSES):
-        members = clusters == cluster
-        if not members.any():
-            continue
-        mean = images[members].mean(axis=0)
-        picture = OffsetImage(mean[..., 0], zoom=1.4, cmap="gray")
-        frame = {"edgecolor": colours(majority[cluster]), "linewidth": 3}
-        middle = np.median(points[members], axis=0)
-        axes.add_artist(AnnotationBbox(picture, middle, pad=0.1, bboxprops=frame))
-    with common.new_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=130)
-
-
 def main(options):
-    encoder, decoder = common.load_plane(options.model_dir / "vae")
-    shape = encoder.input_shape[1:]
-    x_train, y_train = common.read_images(options.data, "train", shape)
-    x_test, y_test = common.read_images(options.data, "test", shape)
+    x_train, y_train, x_test, y_test = load_digits()
     x_train, y_train = x_train[: options.limit], y_train[: options.limit]
-    y_train = common.digit_labels(options.data, y_train, LABELLED)
-    y_test = common.digit_labels(options.data, y_test, 1)
-    codes = all_codes(options, x_train, x_test)
+    codes = all_codes(x_train, x_test)
+    encoder = keras.models.load_model(trained(VAE) / "encoder.keras")
     plane = encode(encoder, x_test)[0]
 
     linear = {name: both for name, both in codes.items() if name != MEANS}  # the maxima are better
@@ -450,13 +353,10 @@ def main(options):
     test_codes = {name: test for name, (_, test) in codes.items()}
     tables["clusters"] = rows_of_clusters(test_codes, plane, y_test)
     print_table("clusters", tables["clusters"])
-    with common.new_file(options.model_dir / "codes_as_features.json") as unfinished:
-        unfinished.write_text(json.dumps(tables, indent=2) + "\n")
-    draw_clusters(options.images_dir / "vae_clusters.png", plane, y_test, decoder)
-    if find_spec("umap"):
-        path = options.images_dir / "denoiser_clusters.png"
-        draw_embedding(path, test_codes[MEANS], x_test, y_test)
+    (WORK / "codes_as_features.json").write_text(json.dumps(tables, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(options)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--limit", type=int, default=60000, help="the first N training images")
+    main(parser.parse_args())

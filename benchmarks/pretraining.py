@@ -1,37 +1,24 @@
-# /// script
-# requires-python = ">=3.11,<3.14"
-# dependencies = ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2,<3", "matplotlib>=3.10,<4"]
-# ///
-"""Does learning to denoise help to classify? Fine-tunes encoders on few and on many labels.
+"""Measures whether learning to denoise helps to classify: fine-tunes encoders on labelled digits.
 
-    python examples/pretraining.py
+    python benchmarks/pretraining.py       # about an hour
 
-Starts from the encoder of the denoiser in --model-dir, from encoders trained on two other kinds of
-corruption and on clean images, and from random weights. The encoders that are missing are trained
-first, by StackedDenoisingAutoEncoder.py. Each gets a linear layer on top of its code, and all its
-weights are trained on some labelled digits, for the same number of steps; the learning rate is
-chosen on validation digits. Prints the error on the test digits as a table, writes pretraining.json
-in --model-dir, and draws pretraining.png.
+Starts from the encoder of a default run of the denoiser, from encoders trained on two other kinds
+of corruption and on clean images, and from random weights. Encoders that are not in work/ are
+trained first. Each gets a linear layer on top of its code, and all its weights are fine-tuned on
+some labelled digits, for the same number of steps; the learning rate is chosen on validation
+digits. Prints the error on the test digits as a table, writes pretraining.json to work/, and draws
+images/pretraining.png.
 """
 
+import argparse
 import json
 
-import common
-
-parser = common.Parser(__doc__)
-parser.add_model_dir("models", "denoiser/encoder.keras")
-parser.add_images_dir()
-parser.add_data()
-parser.add_integer("--epochs", 1, 1000, 8, "passes over the digits in the training of encoders")
-parser.add_integer("--steps", 10, 10**6, 600, "steps of a classifier; more with all labels")
-parser.add_integer("--draws", 2, 100, 5, "random choices of the labelled digits")
-if __name__ == "__main__":
-    options = parser.parse_args()  # before the slow imports: --help and mistakes answer at once
-with common.quiet_imports():
-    import keras
-    import numpy as np
-    import tensorflow as tf
-    from matplotlib.figure import Figure
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+from models import load_digits, trained
+from run import DENOISER, HERE, WORK
 
 ENCODERS = {  # name: arguments of its training; None for random weights
     "random weights": None,
@@ -41,26 +28,22 @@ ENCODERS = {  # name: arguments of its training; None for random weights
     "salt-and-pepper": ["--corruption", "salt-and-pepper"],
 }
 LABELS = (100, 300, 1000, 3000)  # and all
-VALIDATION = 12  # one training digit of so many, at their end; of MNIST, no encoder has seen these
+VALIDATION = 12  # the last training digits, one in 12, which no encoder has seen
 RATES = (3e-4, 1e-3, 3e-3)
 BATCH_SIZE = 64
 PASSES = 3  # over all labels, if that takes more steps than --steps
 EPOCHS = 10  # parts of a training, each at its own learning rate
 
 
-def encoder_paths(options):
-    """Return {name: path} of the encoders; those that are missing are trained."""
-    paths = {}
+def load_encoders(epochs):
+    """Return {name: encoder}; those that are missing are trained."""
+    encoders = {}
     for name, words in ENCODERS.items():
-        if words is None:
-            continue
-        folder = options.model_dir / "pretraining" / name.replace(" ", "-")
-        if name == "Gaussian noise":
-            folder = options.model_dir / "denoiser"
-        paths[name] = folder / "encoder.keras"
-        words = [*words, "--epochs", options.epochs]
-        common.train_if_missing(paths[name], "StackedDenoisingAutoEncoder.py", options, *words)
-    return paths
+        if words is not None:
+            epochs_words = ["--epochs", str(epochs)] if words else []  # none for a default run
+            folder = trained(DENOISER, *words, *epochs_words)
+            encoders[name] = keras.models.load_model(folder / "encoder.keras")
+    return encoders
 
 
 def build_classifier(encoder):
@@ -174,27 +157,18 @@ def plot(path, rows):
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    with common.new_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def main(options):
-    images, labels = common.read_images(options.data, "train", (28, 28, 1))
-    labels = common.digit_labels(options.data, labels, LABELS[0] // 10)
-    test, test_labels = common.read_images(options.data, "test", (28, 28, 1))
-    test_labels = common.digit_labels(options.data, test_labels, 1)
-    common.load_grey_model(options.model_dir / "denoiser/encoder.keras")
-    paths = encoder_paths(options)
+    images, labels, test, test_labels = load_digits()
+    encoders = load_encoders(options.epochs)
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
-    if options.data.resolve() != common.MNIST:  # own files may be sorted by class
-        order = np.random.default_rng(0).permutation(len(images))
-        images, labels = images[order], labels[order]
     size = len(images) - len(images) // VALIDATION
     train = (images[:size], labels[:size])
     validation = (images[size:], labels[size:])
     test = (test, test_labels)
-    encoders = {name: common.load_model(path) for name, path in paths.items()}
     model = build_classifier(keras.models.clone_model(encoders["Gaussian noise"]))
     print("\n| labels |", " | ".join(ENCODERS), "|\n| --- |" + " --- |" * len(ENCODERS))
     rows = {}
@@ -205,10 +179,13 @@ def main(options):
             row[name] = dict(zip(("errors", "rate"), found, strict=True))
         rows[count] = row
         print_row(count, row)
-    with common.new_file(options.model_dir / "pretraining.json") as unfinished:
-        unfinished.write_text(json.dumps(rows, indent=2) + "\n")
-    plot(options.images_dir / "pretraining.png", rows)
+    (WORK / "pretraining.json").write_text(json.dumps(rows, indent=2) + "\n")
+    plot(HERE.parent / "images/pretraining.png", rows)
 
 
 if __name__ == "__main__":
-    main(options)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=8, help="in the training of encoders")
+    parser.add_argument("--steps", type=int, default=600, help="of a classifier, at least")
+    parser.add_argument("--draws", type=int, default=5, help="random choices of labelled digits")
+    main(parser.parse_args())
