@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,11 @@ def trained(script, *arguments, cwd, **environment):
     return process
 
 
-def trained_here(module, *arguments, cwd, callbacks=()):
+def trained_here(module, *arguments, cwd, callbacks=(), plot=False):
     """Call main of a script in this process, in a folder; return what it printed."""
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as text:
+    plot_all = module.plot_all if plot else lambda *_: None
+    patch = unittest.mock.patch.object(module, "plot_all", plot_all)
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as text, patch:
         module.main(module.parse_options([*map(str, arguments)]), callbacks)
     return text.getvalue()
 

@@ -95,7 +95,7 @@ def pairs(tmp_path_factory):
 def test_both_scripts_train_on_pairs(pairs, denoiser, vae):
     """The denoiser adds no noise, as the PSNR of the noisy images shows, and refuses to add any."""
     words = ["--data", "pairs.npz", *SMALL]
-    text = trained_here(denoiser, *words, cwd=pairs)
+    text = trained_here(denoiser, *words, cwd=pairs, plot=True)
     assert "\nimages (12, 12, 1): " in text  # not the two channels of a pair
     arrays = denoiser.load_arrays(str(pairs / "pairs.npz"))
     clean, noisy = np.split(denoiser.load_pairs(arrays, "pairs.npz", None)[2] / 255, 2, axis=3)
