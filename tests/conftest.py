@@ -95,6 +95,14 @@ def load(script):
     return module
 
 
+LONGEST = ("test_interruptions", "test_learning", "test_distribution", "test_scripts")
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the files that take longest, or a worker would be left with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Keep what the import of a script has set here from the commands of tests and fixtures."""
