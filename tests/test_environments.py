@@ -152,6 +152,11 @@ def test_the_end_says_which_epoch_is_saved(vae, tmp_path):
     assert f"lowest validation loss after epoch {best} of 3: its weights are saved" in printed
     history = np.genfromtxt(tmp_path / "out" / "history.csv", delimiter=",", names=True)
     assert history["val_loss"][best - 1] == history["val_loss"].min()
+    encoder = keras.models.load_model(tmp_path / "out" / "encoder.keras")
+    codes = encoder.predict(images[:9, ::-1, :, np.newaxis] / 255, verbose=0)
+    kl = np.mean(np.sum(vae.kl_to_standard_normal(*codes), axis=1))
+    assert kl == pytest.approx(history["val_kl"][best - 1], rel=1e-4)
+    assert kl != pytest.approx(history["val_kl"][-1], rel=1e-3)
     assert "see out/vae_reconstructions.png first" in printed
 
 
