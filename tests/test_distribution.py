@@ -14,10 +14,9 @@ from conftest import DENOISER, MODELS, ROOT, VAE, metrics, trained_here
 # differences in the last bits that another order of additions makes.
 SMALL = ["--limit", "309", "--epochs", "3", "--learning-rate", "1e-5"]
 
-# Runs command lines (in JSON) on so many devices, and prints the checksums of each weight's copies
-# as fit ends: of the replicas of this process.
+# Prints the checksums of each weight's copies as fit ends: of the replicas of this process.
 REPORT = """
-import json, runpy, sys, zlib, keras, tensorflow as tf
+import runpy, sys, zlib, keras, tensorflow as tf
 fit = keras.Model.fit
 def reporting(model, *arguments, **settings):
     history = fit(model, *arguments, **settings)
@@ -26,22 +25,15 @@ def reporting(model, *arguments, **settings):
         print("weights", *(zlib.crc32(copy.numpy().tobytes()) for copy in copies))
     return history
 keras.Model.fit = reporting
-count, commands = map(json.loads, sys.argv[1:])
-if count > 1:
+count, script, *arguments = sys.argv[1:]
+if int(count) > 1:
     each = tf.config.LogicalDeviceConfiguration()
     (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [each] * count)
-for command in commands:
-    sys.argv = command + ["--all-devices"] * (count > 1)
-    runpy.run_path(sys.argv[0], run_name="__main__")
-    print("finished")
+    tf.config.set_logical_device_configuration(cpu, [each] * int(count))
+    arguments.append("--all-devices")
+sys.argv = [script, *arguments]
+runpy.run_path(script, run_name="__main__")
 """
-
-
-def reporting(count, *commands):
-    """Return a command that runs command lines on so many devices."""
-    commands = [[str(ROOT / script), *map(str, words)] for script, *words in commands]
-    return [sys.executable, "-c", REPORT, str(count), json.dumps(commands)]
 
 
 def reported(text):
@@ -77,24 +69,35 @@ def assert_near(script, one, other):
     )
 
 
-def test_two_devices(alone, denoiser, tmp_path):
-    """Gray images and RGB ones, which have another loss, and channels in a random order.
+def two_devices(script, *words, cwd):
+    """Run a script on two devices; return the process."""
+    command = [sys.executable, "-c", REPORT, "2", ROOT / script, *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
-    Of the denoiser's 12 batches some consist of mosaics, with this seed.
-    """
+
+def assert_equal_copies(process):
+    """A run on two devices ended well, and each weight has two copies that are the same."""
+    assert process.returncode == 0, process.stderr
+    copies = reported(process.stdout)
+    assert len(copies) > 10 and all(len(set(each)) == 1 and len(each) == 2 for each in copies)
+
+
+@pytest.mark.parametrize("script", [DENOISER, VAE])
+def test_two_devices(script, alone, tmp_path):
+    """Of the denoiser's 12 batches some consist of mosaics, with this seed."""
+    process = two_devices(script, *SMALL, cwd=tmp_path)
+    assert_equal_copies(process)
+    assert_near(script, alone[script] / MODELS[script], tmp_path / MODELS[script])
+
+
+def test_two_devices_with_rgb_images(denoiser, tmp_path):
+    """They have another loss than gray ones, and channels in a random order."""
     images = np.random.default_rng(0).integers(0, 256, (309, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "rgb.npz", x_train=images)
-    of_rgb = ["--data", tmp_path / "rgb.npz", *SMALL, "--batch-size", 16, "--model-dir", "rgb"]
-    commands = [[VAE, *SMALL], [DENOISER, *SMALL], [DENOISER, *of_rgb]]
-    process = subprocess.run(reporting(2, *commands), cwd=tmp_path, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    for text in process.stdout.split("finished\n")[:3]:
-        copies = reported(text)
-        assert len(copies) > 10 and all(len(set(each)) == 1 and len(each) == 2 for each in copies)
-    for script in (VAE, DENOISER):
-        assert_near(script, alone[script] / MODELS[script], tmp_path / MODELS[script])
-    trained_here(denoiser, *of_rgb, "--model-dir", "rgb-alone", cwd=tmp_path)
-    assert_near(DENOISER, tmp_path / "rgb-alone", tmp_path / "rgb")
+    words = ["--data", tmp_path / "rgb.npz", *SMALL, "--batch-size", "16", "--model-dir"]
+    trained_here(denoiser, *words, "one", cwd=tmp_path)
+    assert_equal_copies(two_devices(DENOISER, *words, "two", cwd=tmp_path))
+    assert_near(DENOISER, tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.quick
@@ -120,13 +123,13 @@ def test_two_workers(alone, tmp_path, script=VAE):
         folder = tmp_path / str(index)
         folder.mkdir()
         environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
-        command = reporting(1, [script, *SMALL])
+        command = [sys.executable, "-c", REPORT, "1", ROOT / script, *SMALL]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         workers.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
     (chief, errors), (other, other_errors) = (each.communicate(timeout=120) for each in workers)
     assert [each.returncode for each in workers] == [0, 0], errors + other_errors
     assert len(reported(chief)) > 10 and reported(chief) == reported(other)
     assert "models go to" in chief and "epoch 1 of" in chief
-    assert other.count("\n") == len(reported(other)) + 1  # the chief alone reports and writes
+    assert other.count("\n") == len(reported(other))  # the chief alone reports and writes
     assert not [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
     assert_near(script, alone[script] / MODELS[script], tmp_path / "0" / MODELS[script])
