@@ -1,10 +1,20 @@
 """The two scripts as modules, and as commands run by a user in a folder of their own."""
 
+# A command takes seconds to import TensorFlow, so most tests call functions in this process. A
+# command is for what belongs to one: signals, streams, settings of the user, the exit status.
+# What both scripts share is tested with one of them: test_scripts.py compares it line by line.
+
+import contextlib
+import fcntl
+import functools
 import importlib.util
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +39,15 @@ def trained(script, *arguments, cwd, **environment):
     process = run(script, *arguments, cwd=cwd, **environment)
     assert process.returncode == 0, process.stderr
     return process
+
+
+def trained_here(module, *arguments, cwd, callbacks=(), plot=False):
+    """Call main of a script in this process, in a folder; return what it printed."""
+    plot_all = module.plot_all if plot else lambda *_: None
+    patch = unittest.mock.patch.object(module, "plot_all", plot_all)
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as text, patch:
+        module.main(module.parse_options([*map(str, arguments)]), callbacks)
+    return text.getvalue()
 
 
 def mnist(script, limit=None):
@@ -77,6 +96,14 @@ def load(script):
     return module
 
 
+LONGEST = ("test_interruptions", "test_learning", "test_distribution", "test_scripts")
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the files that take longest, or a worker would be left with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Keep what the import of a script has set here from the commands of tests and fixtures."""
@@ -93,6 +120,11 @@ def vae():
     return load(VAE)
 
 
+@pytest.fixture(scope="session")
+def modules(denoiser, vae):
+    return {DENOISER: denoiser, VAE: vae}
+
+
 @pytest.fixture(scope="session", params=[DENOISER, VAE])
 def finished_run(request, tmp_path_factory):
     """A short run of each script: (script, folder, the finished process)."""
@@ -100,7 +132,25 @@ def finished_run(request, tmp_path_factory):
     return request.param, folder, trained(request.param, "--limit", 500, "--epochs", 2, cwd=folder)
 
 
+def made_once(make):
+    """Let the first worker of xdist that needs a folder make it; each gets a copy of its own."""
+
+    @functools.wraps(make)
+    def copy(tmp_path_factory):
+        own = tmp_path_factory.getbasetemp()
+        common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+        original = common / f"{make.__name__}-original"
+        with (common / f"{make.__name__}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not original.exists():
+                shutil.copytree(make(tmp_path_factory), original)
+        return shutil.copytree(original, own / f"{make.__name__}-copy")
+
+    return copy
+
+
 @pytest.fixture(scope="session")
+@made_once
 def learned(tmp_path_factory):
     """The folder of a run of each script that is long enough to have learned something."""
     folder = tmp_path_factory.mktemp("learned")
