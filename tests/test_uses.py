@@ -13,7 +13,7 @@ from conftest import ROOT, VAE, refused
 from PIL import Image
 from running_examples import FOLDER, example, module, worked
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("common", "pictures"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "pictures")
 MNIST = ROOT / "data" / "mnist.npz"
 
 
@@ -60,7 +60,7 @@ def test_mistakes_are_one_line(words, text, tmp_path):
 
 def test_what_the_examples_import_of_the_project():
     project = {path.stem for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py"))}
-    allowed = {"common", "pictures", "encode_pictures", VAE.removesuffix(".py")}
+    allowed = {"pictures", "encode_pictures", VAE.removesuffix(".py")}
     for path in FOLDER.glob("*.py"):
         imported = set()
         for node in ast.walk(ast.parse(path.read_text())):
