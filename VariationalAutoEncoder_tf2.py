@@ -1144,7 +1144,7 @@ def main(options: argparse.Namespace, callbacks=()):
         run.remove_checkpoints()
         picture = "vae_manifold.png" if latent_dim == 2 else "vae_reconstructions.png"
         print(f"see {options.images_dir / picture} first; to generate images as files:")
-        print(f"python examples/generate_digits.py --output DIR --model-dir {options.model_dir}")
+        print(f"python examples/generate_pictures.py --output DIR --model-dir {options.model_dir}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import DENOISER, ROOT, VAE, load_file, metrics, refused, trained, trained_here
+from conftest import ROOT, load_file, metrics, refused, trained_here
 from PIL import Image
 from running_examples import example, worked
 
