@@ -916,7 +916,7 @@ def save_records(options, results, run, arrays, train):
 # ---- Plots -------------------------------------------------------------------
 
 
-STYLE = ["default", {"savefig.dpi": 150, "savefig.bbox": "tight"}]  # whatever the user's own is
+STYLE = ["default", {"savefig.dpi": 150, "savefig.bbox": "tight"}]  # not the user's own
 
 
 # shared

@@ -420,7 +420,8 @@ def small_vae(script, pixel_mean):
     x = layers.Dense(7 * 7 * 8, **script.RELU)(x)
     x = layers.Reshape((7, 7, 8))(x)
     x = layers.Conv2DTranspose(4, 3, **strided, **script.RELU)(x)  # (n, 14, 14, 4)
-    start = script.keras.initializers.Constant(math.log(pixel_mean / (1 - pixel_mean)))
+    odds = max(pixel_mean, 0.01) / max(1 - pixel_mean, 0.01)
+    start = keras.initializers.Constant(math.log(odds))
     x = layers.Conv2DTranspose(1, 3, **strided, bias_initializer=start)(x)  # (n, 28, 28, 1)
     return encoder, keras.Model(z, x, name="decoder_logits")
 
@@ -444,7 +445,8 @@ def small_denoiser(script, pixel_mean):
         x = layers.Add()([x, block])
     x = layers.Activation("relu")(x)
     x = layers.Conv2DTranspose(8, 4, **strided, activation="relu")(x)  # (n, 14, 14, 8)
-    start = script.keras.initializers.Constant(math.log(pixel_mean / (1 - pixel_mean)))
+    odds = max(pixel_mean, 0.01) / max(1 - pixel_mean, 0.01)
+    start = keras.initializers.Constant(math.log(odds))
     x = layers.Conv2DTranspose(1, 4, **strided, bias_initializer=start)(x)  # (n, 28, 28, 1)
     return encoder, keras.Model(code, x, name="decoder_logits")
 

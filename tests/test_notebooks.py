@@ -99,7 +99,7 @@ def test_the_code_of_running_md(tmp_path):
 
 
 NOTEBOOK = ROOT / "examples" / "autoencoders.ipynb"
-BUDGET = {"LIMIT = 20000": "LIMIT = 300", "EPOCHS = 3": "EPOCHS = 1", "EPOCHS = 6": "EPOCHS = 1"}
+BUDGET = {"LIMIT = 20000": "LIMIT = 700", "EPOCHS = 3": "EPOCHS = 1", "EPOCHS = 6": "EPOCHS = 1"}
 
 
 def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
