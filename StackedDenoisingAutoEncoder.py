@@ -545,18 +545,18 @@ class ConvMuon(keras.optimizers.Muon):
         return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
     def _adamw_update_step(self, gradient, variable, learning_rate, m, v):
-        step = tf.cast(self.iterations + 1, tf.float32)
+        step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(  # one kernel is faster than Keras's many
             var=variable.handle,
             m=m.value.handle,
             v=v.value.handle,
             beta1_power=self.adam_beta_1**step,
             beta2_power=self.adam_beta_2**step,
-            lr=learning_rate,
+            lr=tf.cast(learning_rate, variable.dtype),
             beta1=self.adam_beta_1,
             beta2=self.adam_beta_2,
             epsilon=self.epsilon,
-            grad=gradient,
+            grad=tf.cast(gradient, variable.dtype),
         )
 
     def _apply_weight_decay(self, variables):

@@ -350,8 +350,21 @@ def mix_with_binarized(images, seed):
     return images + share * (binary - images)
 
 
-def vae_batch(images, seed, latent_dim, is_mixed=False):
+MAX_SHIFT = 3  # pixels
+
+
+def shift(images, seed):
+    """Return a batch of images, shifted together by a few pixels; their edges are mirrored."""
+    edges = [(0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT), (0, 0)]
+    padded = tf.pad(images, edges, "SYMMETRIC")
+    return tf.image.stateless_random_crop(padded, tf.shape(images), seed)
+
+
+def vae_batch(images, seed, latent_dim, is_mixed=False, is_shifted=False):
     """Return a batch: images, the encoder's input, and epsilon ~ N(0, I), (n, latent_dim)."""
+    if is_shifted:
+        shift_seed, seed = tf.unstack(tf.random.split(seed))
+        images = shift(images, shift_seed)
     encoder_input = images
     if is_mixed:
         mixing_seed, seed = tf.unstack(tf.random.split(seed))
@@ -564,18 +577,18 @@ class ConvMuon(keras.optimizers.Muon):
         return keras.ops.reshape(super().lr_adjust(matrix), x.shape)
 
     def _adamw_update_step(self, gradient, variable, learning_rate, m, v):
-        step = tf.cast(self.iterations + 1, tf.float32)
+        step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(  # one kernel is faster than Keras's many
             var=variable.handle,
             m=m.value.handle,
             v=v.value.handle,
             beta1_power=self.adam_beta_1**step,
             beta2_power=self.adam_beta_2**step,
-            lr=learning_rate,
+            lr=tf.cast(learning_rate, variable.dtype),
             beta1=self.adam_beta_1,
             beta2=self.adam_beta_2,
             epsilon=self.epsilon,
-            grad=gradient,
+            grad=tf.cast(gradient, variable.dtype),
         )
 
     def _apply_weight_decay(self, variables):
@@ -1115,9 +1128,10 @@ def main(options: argparse.Namespace, callbacks=()):
             print(f"{len(validation):,} to validate, {len(test):,} to test")
             print(f"{vae.count_params():,} parameters")
 
-        is_mixed = sizes_of(latent_dim).is_mixed
-        train_batch = functools.partial(vae_batch, latent_dim=latent_dim, is_mixed=is_mixed)
         eval_batch = functools.partial(vae_batch, latent_dim=latent_dim)
+        is_mixed = sizes_of(latent_dim).is_mixed
+        is_rgb = train.shape[3] == 3
+        train_batch = functools.partial(eval_batch, is_mixed=is_mixed, is_shifted=is_rgb)
         batches = train_batches(train, batch_size, options.seed, run.done, options.epochs)
         eval_dataset = eval_batches(validation, options.seed, "validation").map(eval_batch)
         run.fit(batches.map(train_batch), eval_dataset, options.epochs, steps, callbacks)

@@ -165,5 +165,6 @@ def main(options):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may not be UTF-8
+    if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may not be UTF-8
     main(parse_options())

@@ -110,6 +110,48 @@ def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
     np.testing.assert_allclose(bias, -1, rtol=1e-4)  # as Adam's first step
 
 
+def test_updates_are_those_of_keras(vae):
+    """AdamW by TensorFlow's kernel, and weight decay as one product, up to rounding."""
+    keras = vae.keras
+
+    class Plain(vae.ConvMuon):
+        _adamw_update_step = keras.optimizers.Muon._adamw_update_step
+        _apply_weight_decay = keras.optimizers.Muon._apply_weight_decay
+
+    ends = []
+    for optimizer_class in (vae.ConvMuon, Plain):
+        draw = np.random.default_rng(0)
+        shapes = ((50, 70), (70,), (3, 3, 8, 16))
+        variables = [keras.Variable(np.float32(draw.normal(size=shape))) for shape in shapes]
+        rate = vae.learning_rate(0.01, 20)
+        decay = {"weight_decay": 0.1, "adam_weight_decay": 0.5}
+        optimizer = optimizer_class(rate, adam_beta_2=0.99, **decay)
+        optimizer.build(variables)
+        for _ in range(20):
+            optimizer.apply([np.float32(draw.normal(size=shape)) for shape in shapes])
+        ends.append([variable.numpy() for variable in variables])
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shifted_images(vae, channels):
+    """Each batch is a window of its images with mirrored edges, all within three pixels."""
+    images = np.float32(np.random.default_rng(0).random((5, 12, 16, channels)))
+    padded = np.pad(images, [(0, 0), (3, 3), (3, 3), (0, 0)], mode="symmetric")
+    windows = {
+        padded[:, top : top + 12, left : left + 16].tobytes(): (top, left)
+        for top in range(7)
+        for left in range(7)
+    }
+    found = {windows[np.asarray(vae.shift(images, (0, seed))).tobytes()] for seed in range(200)}
+    assert {top for top, _ in found} == {left for _, left in found} == set(range(7))
+    batch = vae.vae_batch(images, (1, 2), 4, is_shifted=True)
+    assert batch[0].numpy().tobytes() in windows
+    np.testing.assert_array_equal(batch[0], batch[1])
+    np.testing.assert_array_equal(vae.vae_batch(images, (1, 2), 4)[0], images)
+
+
 def test_muon_leaves_dense_and_excluded_layers_to_adam(vae):
     encoder, decoder = vae.build_encoder((28, 28, 1), 2), vae.build_decoder((28, 28, 1), 2)
     optimizer = vae.vae_optimizer(1e-3)
