@@ -591,13 +591,6 @@ class ConvMuon(keras.optimizers.Muon):
             grad=tf.cast(gradient, variable.dtype),
         )
 
-    def _apply_weight_decay(self, variables):
-        for variable in variables:
-            is_adams = self._should_use_adamw(variable)
-            decay = self.adam_weight_decay if is_adams else self.weight_decay
-            if decay:
-                variable.assign(variable * (1 - decay * self.learning_rate))
-
 
 def learning_rate(peak, steps):
     """Return a schedule: the rate rises linearly, then falls as a cosine to 0."""

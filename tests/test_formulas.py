@@ -111,12 +111,11 @@ def test_muon_makes_the_update_of_a_kernel_orthogonal(denoiser):
 
 
 def test_updates_are_those_of_keras(vae):
-    """AdamW by TensorFlow's kernel, and weight decay as one product, up to rounding."""
+    """AdamW by TensorFlow's kernel, up to rounding."""
     keras = vae.keras
 
     class Plain(vae.ConvMuon):
         _adamw_update_step = keras.optimizers.Muon._adamw_update_step
-        _apply_weight_decay = keras.optimizers.Muon._apply_weight_decay
 
     ends = []
     for optimizer_class in (vae.ConvMuon, Plain):
