@@ -29,7 +29,6 @@ import shutil
 import sys
 import tempfile
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -166,7 +165,8 @@ def find_files(paths, scratch):
 
 def unpack(path, folder):
     """Unpack an archive, without paths that leave the folder; return it or the only one in it."""
-    settings = {"format": "zip"} if zipfile.is_zipfile(path) else {"filter": "data"}
+    is_zip = path.name.lower().endswith(".zip")
+    settings = {"format": "zip"} if is_zip else {"filter": "data"}
     folder.mkdir(parents=True)
     try:
         shutil.unpack_archive(path, folder, **settings)
