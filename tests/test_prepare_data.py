@@ -846,3 +846,11 @@ def test_its_files_are_what_the_scripts_take(prepare, vae, tmp_path):
     prepare("in")
     train, validation, test, _ = load_file(vae, tmp_path / "x.npz")
     same_images(np.concatenate([train, validation, test]), RGB)
+
+
+def test_a_truncated_zip(fails, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.bin", bytes(10_000))
+    whole = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(whole[:5000])
+    fails(["a.zip"], "a.zip is not a zip file")
