@@ -24,6 +24,7 @@ and order. examples/prepare_data.py converts other data.
 
 import argparse
 import contextlib
+import faulthandler
 import functools
 import io
 import json
@@ -158,6 +159,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 stderr_copy = os.dup(2)
 if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
+    faulthandler.enable(stderr_copy)  # shows a crash of native code
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what it prints at its start
 try:
     import keras
@@ -1049,6 +1051,8 @@ if __name__ == "__main__":
     except BrokenPipeError:  # nobody reads the output any more, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)  # as a shell reports it
+    except FileNotFoundError:  # the user's files were checked, so this is a bug
+        raise
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         fail(error)
     except KeyboardInterrupt as stop:

@@ -25,6 +25,7 @@ in [0, 1]; at least 20 in x_train. examples/prepare_data.py converts other data.
 
 import argparse
 import contextlib
+import faulthandler
 import functools
 import io
 import json
@@ -161,6 +162,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 stderr_copy = os.dup(2)
 if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
+    faulthandler.enable(stderr_copy)  # shows a crash of native code
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what it prints at its start
 try:
     import keras
@@ -350,7 +352,7 @@ def mix_with_binarized(images, seed):
     return images + share * (binary - images)
 
 
-MAX_SHIFT = 3  # pixels
+MAX_SHIFT = 3  # pixels, of RGB images: long runs learn fewer of them by heart
 
 
 def shift(images, seed):
@@ -918,13 +920,12 @@ def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) 
     weights_of = tf.function(importance_weights, autograph=False)
     reconstructions, kls, bounds = [], [], []
     for batch, batch_seed in eval_batches(images, seed, "test", batch_size):
-        found = [
-            weights_of(
-                encoder, decoder_logits, batch, min(at_once, samples - start), batch_seed + start
-            )
-            for start in range(0, samples, at_once)
-        ]
-        reconstruction, kl, log_w = zip(*found, strict=True)
+        chunks = []
+        for start in range(0, samples, at_once):
+            count = min(at_once, samples - start)
+            chunk_seed = batch_seed + start
+            chunks.append(weights_of(encoder, decoder_logits, batch, count, chunk_seed))
+        reconstruction, kl, log_w = zip(*chunks, strict=True)
         reconstructions.append(tf.reduce_mean(tf.concat(reconstruction, axis=0), axis=0))
         kls.append(kl[0])
         log_sum = tf.reduce_logsumexp(tf.concat(log_w, axis=0), axis=0)
@@ -1102,7 +1103,8 @@ def main(options: argparse.Namespace, callbacks=()):
             print(f"this run is finished; its results are in {options.model_dir}")
             return
         latent_dim = options.latent_dim
-        if train.shape[3] == 3 and latent_dim == 2:
+        is_rgb = train.shape[3] == 3
+        if is_rgb and latent_dim == 2:
             print("--latent-dim 16 and more suit RGB images better than 2")
 
         batch_size = min(options.batch_size, len(train))
@@ -1123,7 +1125,6 @@ def main(options: argparse.Namespace, callbacks=()):
 
         eval_batch = functools.partial(vae_batch, latent_dim=latent_dim)
         is_mixed = sizes_of(latent_dim).is_mixed
-        is_rgb = train.shape[3] == 3
         train_batch = functools.partial(eval_batch, is_mixed=is_mixed, is_shifted=is_rgb)
         batches = train_batches(train, batch_size, options.seed, run.done, options.epochs)
         eval_dataset = eval_batches(validation, options.seed, "validation").map(eval_batch)
@@ -1161,6 +1162,8 @@ if __name__ == "__main__":
     except BrokenPipeError:  # nobody reads the output any more, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)  # as a shell reports it
+    except FileNotFoundError:  # the user's files were checked, so this is a bug
+        raise
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         fail(error)
     except KeyboardInterrupt as stop:

@@ -262,16 +262,24 @@ def test_another_backend_of_keras(vae, monkeypatch, script=VAE):
         runpy.run_path(str(ROOT / script))
 
 
+def test_a_crash_of_native_code_is_not_silent(tmp_path, script=VAE):
+    (tmp_path / "tensorflow.py").write_text("import os; os.abort()")
+    process = run(script, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert process.returncode < 0 and "Fatal Python error: Aborted" in process.stderr
+    assert "tensorflow.py" in process.stderr
+
+
 @QUICK
 def test_a_bug_of_a_fork_keeps_its_traceback(vae, tmp_path, monkeypatch, script=VAE):
-    """As it is no error of a user; here a command in this process."""
+    """An OSError and an ImportError that no user causes; here a command in this process."""
     monkeypatch.setattr(sys, "argv", [script])
-    for mistake in ("import no_such_package", "raise ValueError('a bug')"):
+    for mistake in ("open('no such file')", "import no_such_package", "raise ValueError('a bug')"):
         source = (ROOT / script).read_text()
         marker = "def main(options: argparse.Namespace, callbacks=()):\n"
         assert marker in source
         (tmp_path / script).write_text(source.replace(marker, f"{marker}    {mistake}\n"))
-        with pytest.raises((ModuleNotFoundError, ValueError), match=r"no_such_package|a bug"):
+        kinds = (FileNotFoundError, ModuleNotFoundError, ValueError)
+        with pytest.raises(kinds, match=r"no such file|no_such_package|a bug"):
             runpy.run_path(str(tmp_path / script), run_name="__main__")
 
 

@@ -112,10 +112,10 @@ def test_anomaly_detection(few_digits):
 
 
 def test_pretraining(few_digits, monkeypatch):
-    monkeypatch.setattr(pretraining, "LABELS", (100,))
+    monkeypatch.setattr(pretraining, "LABELS", (100, 300))
     pretraining.main(SimpleNamespace(epochs=1, steps=30, draws=2))
     rows = json.loads((few_digits / "pretraining.json").read_text())
-    assert list(rows) == ["100", "917"]
+    assert list(rows) == ["100", "300", "917"]
     for row in rows.values():
         assert row["clean images"] == row["Gaussian noise"]  # here they are the same encoder
         assert row["random weights"] != row["Gaussian noise"]
