@@ -20,7 +20,6 @@ picture of 50 megapixels in RGB takes 1.5 GB of memory.
 import argparse
 import collections
 import contextlib
-import os
 import sys
 from pathlib import Path
 
@@ -56,26 +55,6 @@ def parse_options(arguments=None):
         if not path.exists():
             fail(f"{path} does not exist")
     return options
-
-
-def load_model(path):
-    """Return the model of a file, without what TensorFlow prints at its start."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    stderr_copy = os.dup(2)
-    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    try:
-        import keras
-
-        model = keras.models.load_model(path, compile=False)
-        model(np.zeros((1, 4, 4, model.input_shape[3]), np.float32))  # starts the drivers
-        return model
-    except Exception as error:  # zipfile, h5py and Keras report a damaged file in many ways
-        os.dup2(stderr_copy, 2)
-        return fail(f"{path} cannot be opened: {str(error)[:300]}")  # some have the whole model
-    finally:
-        os.dup2(stderr_copy, 2)
 
 
 def find_targets(paths, output):
@@ -143,6 +122,8 @@ def main(options):
         return
     known = pictures.model_range(options.model_dir)
     readable, ranges = pictures.readable_pictures(waiting, options, known)
+    from encode_pictures import load_model  # here, because TensorFlow starts slowly
+
     model = load_model(options.model_dir / "model.keras")
     mode = "L" if model.input_shape[3] == 1 else "RGB"
     for path in readable:

@@ -9,6 +9,7 @@ label of a picture is the folder that it is in.
 """
 
 import csv
+import faulthandler
 import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -30,9 +31,11 @@ if __name__ == "__main__":
     if options.output.exists() and not options.force:
         fail(f"{options.output} exists; --force overwrites it")
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 screen = os.dup(2)
-os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what TensorFlow prints as it starts
+if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # warnings and errors
+    faulthandler.enable(screen)  # shows a crash of native code
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what TensorFlow prints as it starts
 try:
     import keras
 

@@ -58,6 +58,19 @@ def test_mistakes_are_one_line(words, text, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_tensorflow_prints_is_shown_if_asked_for(tmp_path):
+    """Otherwise it is hidden, except for a crash of native code."""
+    words = ["--output", "out", "--model-dir", "none"]
+    quiet = example("generate_pictures", *words, cwd=tmp_path)
+    refused(quiet, "none/")
+    shown = example("generate_pictures", *words, cwd=tmp_path, TF_CPP_MIN_LOG_LEVEL="0")
+    assert shown.returncode == 2 and "cpu_feature_guard" in shown.stderr
+    (tmp_path / "keras.py").write_text("import os; os.abort()")
+    crashed = example("generate_pictures", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert crashed.returncode < 0 and "Fatal Python error: Aborted" in crashed.stderr
+    assert "keras.py" in crashed.stderr
+
+
 def test_what_the_examples_import_of_the_project():
     project = {path.stem for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py"))}
     allowed = {"pictures", "encode_pictures", VAE.removesuffix(".py")}
