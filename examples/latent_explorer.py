@@ -42,7 +42,7 @@ from encode_pictures import load_model, read_parts
 from PIL import Image
 
 EXTENT = 4.2  # the latent space is shown from -EXTENT to EXTENT
-GRID_SIDE = 2464  # pixels of the decoded grid, about: 88 digits
+GRID_SIDE = 3136  # pixels of the decoded grid, about: 112 digits, or blends are less exact
 SHOWN_SIDE = 1100  # and of the images of the data: 1,500 digits
 MASS = 0.95  # share of the prior inside the circle
 
