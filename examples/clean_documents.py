@@ -19,7 +19,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from pictures import fail, find_pictures, read_picture, value_ranges
+from pictures import fail, find_pictures, read_picture, readable_pictures
 
 parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
 commands = parser.add_subparsers(dest="command", required=True)
@@ -168,7 +168,7 @@ def degrade_folder(options):
     for target in targets:
         if target.exists() and not options.force:
             fail(f"{target} exists; --force overwrites it")
-    ranges = value_ranges(paths, options)
+    _, ranges = readable_pictures(paths, options)
     pages = [np.asarray(read_picture(path, ranges).convert("L")) for path in paths]
     degrade_pages(pages, targets, options.seed)
     print(f"wrote {len(targets):,} pages to {options.output}")

@@ -326,11 +326,6 @@ def readable_pictures(paths, options, known=None):
     return [*found], {"bytes": (0, 255), **ranges_of(deep, options, known)}
 
 
-def value_ranges(paths, options, known=None):
-    """Return {kind: (low, high)}, the values of pictures that become black and white."""
-    return readable_pictures(paths, options, known)[1]
-
-
 def read_picture(path, ranges):
     """Return the first page of a picture file as an upright Pillow image, grayscale or RGB."""
     pixels, _ = next(read_pages(path))

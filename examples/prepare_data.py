@@ -116,6 +116,8 @@ def parse_options(arguments=None):
     add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
     text = "height and width, and channels before or after them, of the images in an array"
     add("--shape", type=int, nargs="+", metavar="N", help=text)
+    text = "swap height and width of images in arrays, such as EMNIST's or flat ones of MATLAB"
+    add("--transpose", action="store_true", help=text)
     add("--array", metavar="NAME", help="array of images to use, where a file has several")
     text = "put all images of a folder into one part, such as frames of one video"
     add("--keep-folders-together", action="store_true", help=text)
@@ -314,6 +316,8 @@ def as_images(name, array, shape):
     if len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS:
         images = np.moveaxis(images, 1, -1)
     text = f"{len(images):,} images of {' x '.join(map(str, shape))} on the {axis} axis"
+    if array.ndim == 2:
+        text += ", their pixels row by row (--transpose: column by column)"
     print(f"{name}: {array.dtype} {array.shape}, {text}")
     return images
 
@@ -355,8 +359,9 @@ def array_sources(files, options):
             arrays[f"{stem}/{key}".rstrip("/")] = array
     chosen = choose(arrays, options.array)
     if not chosen:
-        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "none"
-        fail(f"there must be pictures or arrays of images, found {found}")
+        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        hint = f"{found}; --array NAME uses one" if arrays else "none"
+        fail(f"there must be pictures or arrays of images, found {hint}")
     used = {name for roles in chosen.values() for name in roles.values()}
     if arrays.keys() - used:
         print(f"left out: {', '.join(sorted(arrays.keys() - used))}")
@@ -364,6 +369,8 @@ def array_sources(files, options):
     for part, roles in chosen.items():
         name = roles["images"]
         images = as_images(name, arrays[name], options.shape)
+        if options.transpose:
+            images = images.swapaxes(1, 2)
         labels = np.full(len(images), None)
         if "labels" in roles:
             labels = np.ravel(arrays[roles["labels"]])

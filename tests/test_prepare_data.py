@@ -854,3 +854,20 @@ def test_a_truncated_zip(fails, tmp_path):
     whole = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(whole[:5000])
     fails(["a.zip"], "a.zip is not a zip file")
+
+
+def test_images_that_were_flattened_column_by_column(prepare, tmp_path):
+    """As MATLAB does; nothing tells them from others, so that the order is said."""
+    columns = GRAY.swapaxes(1, 2).reshape(len(GRAY), -1)
+    scipy.io.savemat(tmp_path / "a.mat", {"X": columns})
+    arrays, text = prepare("a.mat")
+    assert "row by row (--transpose: column by column)" in text
+    same_images(arrays["x_train"], GRAY.swapaxes(1, 2))
+    arrays, _ = prepare("a.mat", "--transpose")
+    same_images(arrays["x_train"], GRAY)
+
+
+def test_an_array_of_a_name_that_is_not_used(prepare, fails, tmp_path):
+    np.save(tmp_path / "mask.npy", GRAY)
+    fails(["mask.npy"], "found mask", "--array NAME uses one")
+    same_images(prepare("mask.npy", "--array", "mask")[0]["x_train"], GRAY)
