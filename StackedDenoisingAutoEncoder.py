@@ -44,6 +44,7 @@ OTHER_MODEL = "decoder.keras"  # a file of the VAE's: its folder is not for this
 EPOCHS = 8
 LEARNING_RATE = 3e-3  # peak
 NOISE = 0.5  # a digit is hard to read then
+HIDDEN_SHARE = 0.05  # of the pixels: --noise of blind-spot
 BATCH_DIVISOR = 4  # images of a batch that must stay together on a device: of a mosaic
 DECIMALS = 4  # of the results as they are printed
 METRICS = [  # key, name, unit, which way is better, range to expect of a default run
@@ -52,6 +53,9 @@ METRICS = [  # key, name, unit, which way is better, range to expect of a defaul
     ("mse", "MSE", "", "lower is better", "0.00826 to 0.00838"),
     ("bce", "BCE", "nats", "lower is better", "0.0867 to 0.0871"),
     ("noisy_psnr", "noisy PSNR", "dB", "before denoising", "9.372 to 9.389"),
+    ("hidden_mse", "hidden MSE", "", "lower is better", ""),
+    ("median_mse", "median MSE", "", "of the 8 neighbors", ""),
+    ("max_noise", "noise", "", "at most: see docs/noisy-only.md", ""),
 ]
 CURVES = {  # what every epoch prints, records and plots, and the title of its plot
     "loss": "loss: cross-entropy, or squared error of RGB images",
@@ -85,8 +89,8 @@ def in_range(kind, low, high):
 
 def add_own_options(add):
     """Add the options that only this script has; `add` is the parser's add_argument."""
-    kinds = ("gaussian", "masking", "salt-and-pepper")
-    text = "kind of noise: gaussian (default), masking or salt-and-pepper"
+    kinds = ("gaussian", "masking", "salt-and-pepper", "blind-spot")
+    text = "gaussian (default), masking, salt-and-pepper; blind-spot: the images are noisy"
     add("--corruption", choices=kinds, default="gaussian", metavar="KIND", help=text)
     level = in_range(float, 1e-3, 100)
     text = f"standard deviation, or share of the pixels (default: {NOISE}); two are a range"
@@ -433,10 +437,29 @@ def shuffle_channels(clean, seed):
     return tf.gather(clean, order, axis=-1)
 
 
+def hide_pixels(noisy, share, seed):
+    """Return noisy images with a share of the pixels hidden, the noisy ones, and weights.
+
+    A hidden pixel has the value of another one, at most two pixels away in each direction. With
+    the loss at hidden pixels alone, the model learns what can be predicted, which noise that is
+    independent in each pixel is not: Krull et al. 2019, https://arxiv.org/abs/1811.10980
+    """
+    hiding_seed, shift_seed = tf.unstack(tf.random.split(seed))
+    draw = tf.random.stateless_uniform(tf.shape(noisy[..., :1]), hiding_seed)
+    is_hidden = draw < share
+    shifts = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y or x]
+    shift = tf.random.experimental.stateless_shuffle(shifts, shift_seed)[0]
+    neighbors = tf.roll(noisy, shift, axis=(1, 2))
+    weights = tf.cast(is_hidden[..., 0], tf.float32) / share
+    return tf.where(is_hidden, neighbors, noisy), noisy, weights
+
+
 def noisy_batch(images, seed, corruption, levels):
-    """Return a batch (noisy, clean) of clean images, or of pairs."""
+    """Return a batch (noisy, clean) of clean images, or of pairs; or that of hide_pixels."""
     if corruption == "paired":
         return split_pair(images)
+    if corruption == "blind-spot":
+        return hide_pixels(images, levels[0], seed)
     return corrupt(images, corruption, levels, seed), images
 
 
@@ -871,6 +894,24 @@ def evaluate(model: keras.Model, test_dataset: tf.data.Dataset) -> dict:
     return {name: float(np.mean(values, dtype=float)) for name, values in found.items()}
 
 
+def evaluate_hidden(model, test_dataset):
+    """Return the MSE at hidden pixels, of the model and of medians; batches of hide_pixels.
+
+    The MSE is that of the prediction plus the variance of the noise, if that is independent in
+    each pixel. So its square root is at least the standard deviation of the noise.
+    """
+    around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
+    found = {"hidden_mse": [], "median_mse": []}
+    for hidden, noisy, weights in test_dataset:
+        neighbors = tf.sort([tf.roll(noisy, shift, axis=(1, 2)) for shift in around], axis=0)
+        predictions = (model(hidden), (neighbors[3] + neighbors[4]) / 2)
+        for name, predicted in zip(found, predictions, strict=True):
+            squares = tf.reduce_mean((predicted - noisy) ** 2, axis=-1)
+            found[name].extend(squares[weights > 0].numpy())
+    results = {name: float(np.mean(values, dtype=float)) for name, values in found.items()}
+    return results | {"max_noise": math.sqrt(results["hidden_mse"])}
+
+
 # shared
 def print_results(results, run, options):
     """Print the results, what to expect of a default run, and which epoch they are of."""
@@ -879,6 +920,8 @@ def print_results(results, run, options):
     is_default = set(changed) <= {"seed", "resume", "model_dir", "images_dir", "all_devices"}
     print(f"\nmeans per test image, after {run.seconds:.0f} s of training:")
     for key, name, unit, better, expected in METRICS:
+        if key not in results:
+            continue
         line = f"  {name:<15}{results[key]:9.{DECIMALS}f} {unit:<5}{better:<18}"
         print(f"{line}expected {expected}" if is_default else line.rstrip())
     best, last = run.best_epoch(), len(run.history["loss"])
@@ -946,16 +989,16 @@ def plot_history(path, history):
 
 def plot_all(folder, model, test_dataset, history):
     """Plot the three pictures, from the first test images and the history of the training."""
-    noisy, clean = next(test_dataset.as_numpy_iterator())
-    noisy, clean = noisy[:10], clean[:10]
+    noisy, target, *_ = next(test_dataset.as_numpy_iterator())  # noisy, too, with a blind spot
+    noisy, target = noisy[:10], target[:10]
     denoised = model(noisy).numpy()
-    names = ["clean", "noisy"]
-    plot_image_rows(folder / "noisy_digits.png", "Test images", [clean, noisy], names)
-    residual = np.mean(denoised - clean, axis=-1)  # -1 to 1
+    names = ["target", "input"]
+    plot_image_rows(folder / "noisy_digits.png", "Test images", [target, noisy], names)
+    residual = np.mean(denoised - target, axis=-1)  # -1 to 1
     residual = matplotlib.colormaps["RdBu_r"]((residual + 1) / 2)[..., :3]
-    rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, clean)]
-    title = "Test images; residual = denoised - clean (red: too bright, blue: too dark)"
-    names = ["noisy", "denoised", "clean", "residual"]
+    rows = [np.broadcast_to(row, residual.shape) for row in (noisy, denoised, target)]
+    title = "Test images; residual = denoised - target (red: brighter, blue: darker)"
+    names = ["input", "denoised", "target", "residual"]
     plot_image_rows(folder / "denoised_digits.png", title, [*rows, residual], names)
     plot_history(folder / "denoiser_loss.png", history)
 
@@ -965,15 +1008,16 @@ def plot_all(folder, model, test_dataset, history):
 
 def choose_noise(options, is_paired):
     """Return the corruption, and the level of the noise, or two for a range, as a list."""
-    if is_paired:
+    is_blind = options.corruption == "blind-spot"
+    if is_paired and not is_blind:
         if options.noise or options.corruption != "gaussian":
             text = "--noise and --corruption must be left out with paired noisy images"
             raise InputError(f"{text}, found them")
         return "paired", None
-    levels = options.noise or [NOISE]
+    levels = options.noise or [HIDDEN_SHARE if is_blind else NOISE]
     maximum = math.inf if options.corruption == "gaussian" else 1
-    if len(levels) > 2 or levels != sorted(levels) or levels[-1] > maximum:
-        must = "a level, or a lower and a higher one; shares of the pixels are at most 1"
+    if len(levels) > (1 if is_blind else 2) or levels != sorted(levels) or levels[-1] > maximum:
+        must = "a level, or a lower and a higher one; a share at most 1; one with blind-spot"
         raise InputError(f"--noise must be {must}; found {' '.join(map(str, levels))}")
     return options.corruption, levels
 
@@ -990,6 +1034,10 @@ def main(options: argparse.Namespace, callbacks=()):
         arrays = load_arrays(options.data)
         is_paired = any(name.endswith("_noisy") for name in arrays)
         corruption, levels = choose_noise(options, is_paired)
+        is_blind = corruption == "blind-spot"
+        if is_blind and "x_test_noisy" in arrays:  # then x_test alone is clean
+            for name in arrays.keys() & {"x_train", "x_val"}:
+                arrays.setdefault(f"{name}_noisy", arrays[name].copy())
         if is_paired:
             train, validation, test = load_pairs(arrays, options.data, options.limit)
         else:
@@ -999,6 +1047,8 @@ def main(options: argparse.Namespace, callbacks=()):
             print(f"this run is finished; its results are in {options.model_dir}")
             return
         channels = train.shape[3] // 2 if is_paired else train.shape[3]
+        if is_blind:
+            train, validation = train[..., -channels:], validation[..., -channels:]
         clean = train[..., :channels]  # after them come the noisy images of pairs
 
         batch_size = min(options.batch_size, len(train))
@@ -1028,8 +1078,16 @@ def main(options: argparse.Namespace, callbacks=()):
         run.load_best_weights()
         probabilities = layers.Activation("sigmoid", dtype="float32")(denoiser.output)
         model = keras.Model(denoiser.input, probabilities, name="model")
-        test_dataset = eval_batches(crop(test), options.seed, "test").map(eval_batch)
-        results = evaluate(model, test_dataset)
+        results = {}
+        if is_blind:
+            test_dataset = eval_batches(crop(test[..., -channels:]), options.seed, "test")
+            test_dataset = test_dataset.map(eval_batch)
+            results = evaluate_hidden(model, test_dataset)
+        if is_paired or not is_blind:  # there are clean images
+            noise["corruption"] = "paired" if is_paired else corruption
+            test_batch = functools.partial(noisy_batch, **noise)
+            test_dataset = eval_batches(crop(test), options.seed, "test").map(test_batch)
+            results |= evaluate(model, test_dataset)
         print_results(results, run, options)
 
         replace(options.model_dir / "model.keras", model.save)
