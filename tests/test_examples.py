@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import keras  # here, because it sets variables that later commands would get
 import numpy as np
 import pytest
+import skimage
 from conftest import DENOISER, MODELS, refused, trained
 from PIL import Image, ImageCms
 from running_examples import example, module, worked
@@ -156,3 +157,67 @@ def test_the_range_of_the_training_is_used_again(place, tmp_path):
         worked("denoise_pictures", *words, "--range", 0, 255, cwd=place)
         with Image.open(tmp_path / "out" / "deep.png") as one:
             np.testing.assert_array_equal(one, Image.open(tmp_path / "out" / "bytes.png"))
+
+
+# ---- What does not fit a model -------------------------------------------------------------------
+
+
+@pytest.mark.quick
+def test_what_does_not_fit_is_said():
+    """Channels, black and white the other way round, and noise of another level."""
+    find = module("denoise_pictures").find_misfits
+    camera = skimage.data.camera()[..., None]
+    noise = 25.5 * np.random.default_rng(0).normal(size=camera.shape)
+    noisy = np.uint8(np.clip(camera + noise, 0, 255))
+    about = {"channels": 1, "pixel_mean": 0.45, "corruption": "gaussian", "noise": [0.05, 0.2]}
+    assert find(noisy, about) == []
+    (text,) = find(np.repeat(noisy, 3, axis=2), about | {"noise": None})
+    assert text == "RGB picture, grayscale training images"
+    (text,) = find(noisy, about | {"channels": 3})
+    assert text == "grayscale picture, RGB training images"
+    (text,) = find(noisy, about | {"pixel_mean": 0.95})
+    assert "white on black instead of black on white" in text
+    for levels, blind in (([0.5], False), ([0.01, 0.03], False), (None, True)):
+        changed = {"noise": levels}
+        if blind:
+            changed = {"corruption": "blind-spot", "noise": [0.05], "max_noise": 0.4}
+        (text,) = find(noisy, about | changed)
+        assert text.startswith("estimated noise 0.09")  # 0.1, but some of it is clipped
+    assert find(noisy, {}) == []  # a model without metrics.json
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("level", [0.05, 0.1, 0.2])
+def test_estimated_noise(level):
+    estimate = module("denoise_pictures").estimate_noise
+    gray = np.full((200, 300, 1), 0.5)
+    noisy = gray + level * np.random.default_rng(0).normal(size=(200, 300, 3))
+    assert estimate(np.uint8(255 * noisy.clip(0, 1))) == pytest.approx(level, rel=0.05)
+
+
+def test_channels_of_models_and_pictures(tmp_path):
+    """A grayscale model takes the channels of a picture one by one; gray pictures stay gray."""
+    denoise_picture = module("denoise_pictures").denoise_picture
+    image = keras.Input((None, None, 1))
+    inverse = keras.Model(image, keras.layers.Rescaling(-1, 1)(image))
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    np.testing.assert_array_equal(denoise_picture(inverse, pixels), 255 - pixels)
+    image = keras.Input((None, None, 3))
+    inverse = keras.Model(image, keras.layers.Rescaling(-1, 1)(image))
+    np.testing.assert_array_equal(denoise_picture(inverse, pixels), 255 - pixels)
+    np.testing.assert_array_equal(denoise_picture(inverse, pixels[..., :1]), 255 - pixels[..., :1])
+
+
+def test_noise_of_files(tmp_path):
+    for index, level in enumerate((0.05, 0.2)):
+        noisy = 0.5 + level * np.random.default_rng(0).normal(size=(100, 100))
+        path = tmp_path / "in" / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.uint8(255 * noisy.clip(0, 1))).save(path)
+    text = worked("denoise_pictures", tmp_path / "in", "--estimate-noise", cwd=tmp_path)
+    found = [float(line.split()[-1]) for line in text.splitlines() if ": noise " in line]
+    assert found == pytest.approx([0.05, 0.2], rel=0.05)
+    assert f"--noise {found[0]:.3f} {found[1]:.3f}" in text
+    refused(
+        example("denoise_pictures", tmp_path / "in", cwd=tmp_path), "--output DIR must be given"
+    )
