@@ -40,10 +40,10 @@ from pathlib import Path
 
 DESCRIPTION = "Train a denoising autoencoder on images; evaluate, save and plot it."
 MODEL_DIR = Path("models/denoiser")
-OTHER_MODEL = "decoder.keras"  # a file of the VAE's: its folder is not for this script
+OTHER_MODEL = "decoder.keras"  # a file of the VAE's: whose folder must not be used
 EPOCHS = 8
 LEARNING_RATE = 3e-3  # peak
-NOISE = 0.5  # a digit is hard to read then
+NOISE = 0.5  # standard deviation: digits are hard to read then
 HIDDEN_SHARE = 0.05  # of the pixels: --noise of blind-spot
 BATCH_DIVISOR = 4  # images of a batch that must stay together on a device: of a mosaic
 DECIMALS = 4  # of the results as they are printed
@@ -174,7 +174,7 @@ try:
     from matplotlib.figure import Figure
     from tensorflow.python.framework import config as tf_config
 
-    tf.config.list_physical_devices()  # starts the drivers, which print, too
+    tf.config.list_physical_devices()  # starts the drivers, which also print
     for package, release in ((tf, "2.21"), (keras, "3.15")):  # of private methods used here
         if not (found := package.__version__).startswith(f"{release}."):
             raise ImportError(f"{package.__name__} must be {release}, found {found}")
@@ -389,7 +389,7 @@ CORRUPTIONS = {
 def corrupt(clean, kind, levels, seed):
     """Return clean images (n, height, width, channels) with noise, each of its own level.
 
-    The levels are drawn evenly between the first of `levels` and the last.
+    The levels are drawn uniformly between the first of `levels` and the last.
     """
     level_seed, noise_seed = tf.unstack(tf.random.split(seed))
     draw = tf.random.stateless_uniform(tf.shape(clean[:, :1, :1, :1]), level_seed)
@@ -409,7 +409,7 @@ MOSAIC_SHARE = 0.2  # of the training batches: large pictures need some, digits 
 def mosaics(clean, seed):
     """Return a batch, or, for a share of the seeds, mosaics of 2 x 2 of its images.
 
-    A mosaic is shifted at random and wraps around. From single images alone, the model would
+    A mosaic is shifted at random and wraps around. Trained on single images only, the model would
     learn to rely on borders, and fail on larger pictures.
     """
     count, height, width, _ = clean.shape
@@ -428,7 +428,7 @@ def mosaics(clean, seed):
 def shuffle_channels(clean, seed):
     """Return a batch of RGB images with its channels in a random order; others as they are.
 
-    A few pictures have few colours. From them alone, the model would turn colours that it has
+    A few pictures have few colours. Trained on them only, the model would turn colours that it has
     never seen into ones that it has: green leaves became blue.
     """
     if clean.shape[-1] != 3:
@@ -496,8 +496,8 @@ def build_encoder(channels: int) -> keras.Model:
 def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
     """Return a model from codes (n, 7, 7, 64 or 128) to logits of pixels (n, 28, 28, channels).
 
-    Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one sees
-    farther. Everywhere, it starts near `pixel_mean`, the mean of the training pixels.
+    Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one has a
+    larger receptive field. Everywhere, it starts near `pixel_mean`, the mean of the training pixels.
     """
     filters = num_filters(channels)
     x = code = keras.Input((None, None, 2 * filters), name="code")  # (n, 7, 7, 64)
@@ -711,7 +711,7 @@ def load_weights(folder, models):
 
 # shared
 def replace(path, write):
-    """Let `write` write a file beside `path`, then move it there, so that it is whole."""
+    """Let `write` write a hidden file, then rename it to `path`, which is whole then."""
     unfinished = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(unfinished)
@@ -724,7 +724,7 @@ def replace(path, write):
 def work_around_keras_20585(model):
     """Let `fit` of Keras 3.15 run on several devices: keras-team/keras issue 20585.
 
-    It reduces results over an axis that they lack, and builds models of images alone wrongly.
+    It reduces results over a missing axis, and cannot build models that take only images.
     """
     get_metrics_result = model.get_metrics_result
 
@@ -853,7 +853,7 @@ class TrainingRun(keras.callbacks.Callback):
 
     def remove_checkpoints(self):
         """Remove all, the newest first: whichever is left, the run can go on from there."""
-        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # unfinished, too
+        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # also unfinished ones
             path.unlink()
 
     def load_best_weights(self):

@@ -43,7 +43,7 @@ from types import SimpleNamespace
 
 DESCRIPTION = "Train a variational autoencoder on images; evaluate, save and plot it."
 MODEL_DIR = Path("models/vae")
-OTHER_MODEL = "model.keras"  # a file of the denoiser's: its folder is not for this script
+OTHER_MODEL = "model.keras"  # a file of the denoiser's: whose folder must not be used
 EPOCHS = 12
 LEARNING_RATE = 3e-3  # peak
 BATCH_DIVISOR = 1  # images of a batch that must stay together on a device
@@ -88,7 +88,7 @@ def in_range(kind, low, high):
 def add_own_options(add):
     """Add the options that only this script has; `add` is the parser's add_argument."""
     count = in_range(int, 2, 1000)
-    add("--latent-dim", type=count, default=2, metavar="N", help="size of z (default: 2)")
+    add("--latent-dim", type=count, default=2, metavar="N", help="dimensions of z (default: 2)")
     weight = in_range(float, 0, 10**6)
     add("--beta", type=weight, default=1.0, metavar="X", help="weight of the KL (default: 1)")
     count = in_range(int, 1, 10**6)
@@ -173,7 +173,7 @@ try:
     from matplotlib.figure import Figure
     from tensorflow.python.framework import config as tf_config
 
-    tf.config.list_physical_devices()  # starts the drivers, which print, too
+    tf.config.list_physical_devices()  # starts the drivers, which also print
     for package, release in ((tf, "2.21"), (keras, "3.15")):  # of private methods used here
         if not (found := package.__version__).startswith(f"{release}."):
             raise ImportError(f"{package.__name__} must be {release}, found {found}")
@@ -352,7 +352,7 @@ def mix_with_binarized(images, seed):
     return images + share * (binary - images)
 
 
-MAX_SHIFT = 3  # pixels, of RGB images: long runs learn fewer of them by heart
+MAX_SHIFT = 3  # pixels, of RGB images: reduces overfitting in runs of many epochs
 
 
 def shift(images, seed):
@@ -383,7 +383,7 @@ START_LOG_SIGMA = -2.0  # z starts close to z_mean, so that the decoder learns s
 
 def sizes_of(latent_dim: int, channels: int = 1) -> SimpleNamespace:
     """Return what depends on the latent space; benchmarks/trials.md has the trials behind it."""
-    if latent_dim == 2:  # folded to hold all images, which takes depth
+    if latent_dim == 2:  # takes a deeper decoder
         return SimpleNamespace(
             encoder_filters=24,  # as good as 32 in the same number of steps, and faster
             encoder_units=(256, 128),
@@ -391,7 +391,7 @@ def sizes_of(latent_dim: int, channels: int = 1) -> SimpleNamespace:
             fourier_scale=2.0,
             decoder_layers=2,
             decoder_filters=(32, 16),
-            has_kl_annealing=False,  # or codes spread, and end up in too many pieces
+            has_kl_annealing=False,  # it hurts: codes spread, and classes break into pieces
             is_mixed=True,  # or the encoder overfits more in a long run
         )
     # From eight dimensions on, RGB images use more of them without the layer; digits do not.
@@ -402,7 +402,7 @@ def sizes_of(latent_dim: int, channels: int = 1) -> SimpleNamespace:
         has_narrow_layer=True,  # saves the time of the wider dense layers
         fourier_scale=min(2.0, 4.0 * (2 / latent_dim) ** 1.5),  # high ones average out
         decoder_layers=decoder_layers,
-        decoder_filters=(64, 32),  # more numbers say more of an image, to be drawn
+        decoder_filters=(64, 32),  # more dimensions carry more detail
         has_kl_annealing=True,
         is_mixed=False,
     )
@@ -608,7 +608,7 @@ def learning_rate(peak, steps):
 
 
 def vae_optimizer(rate):
-    """Return the optimizer: Muon for the encoder's convolutions but the first, and AdamW."""
+    """Return the optimizer: Muon for the encoder's convolutions except the first, and AdamW."""
     return ConvMuon(
         rate,
         adam_beta_2=0.99,
@@ -734,7 +734,7 @@ def load_weights(folder, models):
 
 # shared
 def replace(path, write):
-    """Let `write` write a file beside `path`, then move it there, so that it is whole."""
+    """Let `write` write a hidden file, then rename it to `path`, which is whole then."""
     unfinished = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(unfinished)
@@ -747,7 +747,7 @@ def replace(path, write):
 def work_around_keras_20585(model):
     """Let `fit` of Keras 3.15 run on several devices: keras-team/keras issue 20585.
 
-    It reduces results over an axis that they lack, and builds models of images alone wrongly.
+    It reduces results over a missing axis, and cannot build models that take only images.
     """
     get_metrics_result = model.get_metrics_result
 
@@ -876,7 +876,7 @@ class TrainingRun(keras.callbacks.Callback):
 
     def remove_checkpoints(self):
         """Remove all, the newest first: whichever is left, the run can go on from there."""
-        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # unfinished, too
+        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # also unfinished ones
             path.unlink()
 
     def load_best_weights(self):
@@ -891,7 +891,7 @@ class TrainingRun(keras.callbacks.Callback):
 
 ACTIVE_KL = 0.01  # nats, of a dimension that is in use: cf. Burda et al. 2016, section 5.2
 COLLAPSED_KL = 0.1  # nats per image
-DECODED_VALUES = 5000 * 28 * 28  # values of pixels that are decoded at once: 200 MB
+DECODED_VALUES = 5000 * 28 * 28  # values of pixels that are decoded per chunk: 200 MB
 
 
 def importance_weights(encoder, decoder_logits, images, samples, seed):

@@ -8,7 +8,7 @@ PNG files of the same names and sizes with faded ink, show-through, yellowed pap
 coffee rings, folds, blur, noise and JPEG. Each is a function, and `degrade` has their order.
 
 `train` makes pages of text, degrades them, trains StackedDenoisingAutoEncoder.py on pairs of crops,
-and cleans test pages of other words in other fonts. docs/scans.md is about pages of your own.
+and denoises test pages of other words in other fonts. docs/scans.md is about pages of your own.
 """
 
 import io
@@ -29,10 +29,10 @@ degrade_parser.add_argument("--output", type=Path, required=True, help="folder f
 degrade_parser.add_argument("--force", action="store_true", help="overwrite existing files")
 degrade_parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
 degrade_parser.set_defaults(range=None)
-train_parser = commands.add_parser("train", help="train the denoiser on pages that it makes")
+train_parser = commands.add_parser("train", help="make pages, and train the denoiser on them")
 train_parser.add_argument("--output", type=Path, required=True, help="new folder")
 train_parser.add_argument("--pages", type=int, default=60, help="to train on (default: 60)")
-train_parser.add_argument("--test-pages", type=int, default=20, help="to clean (default: 20)")
+train_parser.add_argument("--test-pages", type=int, default=20, help="to denoise (default: 20)")
 train_parser.add_argument("--crops", type=int, default=12000, help="to train on (default: 12000)")
 train_parser.add_argument("--epochs", type=int, default=16, help="(default: 16)")
 for each in (parser, degrade_parser, train_parser):
@@ -63,7 +63,7 @@ def smooth_noise(shape, pixels, draw):
 
 
 def fade_ink(page, draw):
-    """Let ink keep 45 to 100% of its darkness, in one place more than in another."""
+    """Fade ink to 45 to 100% of its darkness, unevenly."""
     kept = draw.uniform(0.45, 0.8) + 0.2 * smooth_noise(page.shape, 60, draw)
     return 1 - kept * (1 - page)
 
@@ -118,7 +118,7 @@ def add_noise(page, draw):
 
 
 def compress(page, draw):
-    """Return a page, uint8, as it is after JPEG of low to medium quality."""
+    """Return a page, uint8, after JPEG compression of low to medium quality."""
     file = io.BytesIO()
     pixels = np.uint8(np.rint(255 * np.clip(page, 0, 1)))
     Image.fromarray(pixels).save(file, "JPEG", quality=int(draw.integers(20, 70)))
@@ -126,7 +126,7 @@ def compress(page, draw):
 
 
 def degrade(page, back, draw):
-    """Return a page, uint8, as a scanner sees it years later; `back` is the page on its back."""
+    """Return a degraded page, uint8; `back` is the page on its back."""
     page = fade_ink(page, draw)
     page = show_through(page, back, draw)
     for _ in range(draw.integers(1, 4)):
@@ -254,7 +254,7 @@ def run(script, *words):
 
 
 def train(options):
-    """Make pages, train the denoiser on them, and clean others."""
+    """Make pages, train the denoiser on them, and denoise others."""
     folder = options.output
     if folder.exists():
         fail(f"--output must be a new folder, found {folder}")

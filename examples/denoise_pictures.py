@@ -16,7 +16,7 @@ Takes pictures and folders of them; writes PNG files of the same names, sizes, r
 colour profile. The model is fully convolutional, so a picture is denoised at its own size, a large
 one in overlapping tiles. Train the model on random crops of such pictures: see prepare_data.py. A
 grayscale model denoises each channel of an RGB picture. Of a file with several pages, the first is
-denoised. Files that exist are skipped, so an interrupted run goes on where it was. A
+denoised. Existing files are skipped, so an interrupted run continues when started again. A
 picture of 50 megapixels in RGB takes 1.5 GB of memory.
 """
 
@@ -50,7 +50,7 @@ def parse_options(arguments=None):
     parser.error = fail
     add = parser.add_argument
     add("paths", type=Path, nargs="+", metavar="PATH", help="picture or folder of pictures")
-    text = "folder for the clean pictures"
+    text = "folder for the denoised pictures"
     add("--output", type=Path, metavar="DIR", help=text)
     add("--estimate-noise", action="store_true", help="print the noise of each picture, and end")
     add("--force", action="store_true", help="denoise pictures again whose output exists")

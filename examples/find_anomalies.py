@@ -6,12 +6,13 @@ Train on ordinary pictures first, then score others, which are not among them:
     python VariationalAutoEncoder_tf2.py --data ordinary.npz --latent-dim 16 --model-dir out
     python examples/find_anomalies.py new --output anomalies --model-dir out
 
-Each picture has a score, the negative ELBO less the entropy of its pixels, in nats, which is high
-for unknown shapes and for noise; and a brightness, the mean of its pixels. The usual range of both
-is that of the validation images, except for a share of --false-alarms. A picture has a deviation
-above 1 if either is outside its range, on either side. Writes anomalies.csv, sorted by deviation,
-and anomalies.png: the twenty most deviant pictures, each with its reconstruction and a map of the
-squared error. docs/anomaly-detection.md says what this sees, and what it misses.
+Each picture has a score, the negative ELBO minus the entropy of its pixels, in nats, which is high
+for unknown shapes and for noise; and a brightness, the mean of its pixels. Usual ranges of both are
+measured on the validation images, and leave out a share of --false-alarms. A picture has a
+deviation above 1 if its score or its brightness is outside its range, on either side. Writes
+anomalies.csv, sorted by deviation, and anomalies.png: the twenty most deviant pictures, each with
+its reconstruction and a map of the squared error. docs/anomaly-detection.md says what it finds, and
+what it misses.
 """
 
 import csv
@@ -29,7 +30,7 @@ parser.add_argument("path", type=Path, help="picture, folder of pictures, or .np
 parser.add_argument("--output", type=Path, required=True, help="folder for the two files")
 parser.add_argument("--force", action="store_true", help="overwrite the two files")
 parser.add_argument("--model-dir", type=Path, default="models/vae", help="default: models/vae")
-text = "share of ordinary pictures outside the usual range (default: 0.01)"
+text = "share of ordinary pictures outside the usual ranges (default: 0.01)"
 parser.add_argument("--false-alarms", type=float, default=0.01, help=text)
 parser.add_argument("--range", type=float, nargs=2, help="values that become black and white")
 parser.add_argument("--skip-unreadable", action="store_true", help="leave out damaged pictures")
@@ -142,7 +143,7 @@ def main(options):
         deviations("brightness", brightness, usual_brightness, share),
     )
     if len(usual_images) * share < 2:
-        print("these are about the extremes: more validation images would give safer ranges")
+        print("these are about minimum and maximum: with more validation images, ranges are better")
     known = {image.tobytes() for image in train}
     trained = [np.uint8(np.rint(255 * image)).tobytes() in known for image in images]
     if any(trained):

@@ -5,7 +5,7 @@
     python examples/generate_pictures.py --output new --tour
 
 Writes samples, decoded from points z of the prior N(0, I); or a latent interpolation between two
-pictures, interpolation.png; or an animated tour past eight samples, tour.gif.
+pictures, interpolation.png; or an animated interpolation through eight samples, tour.gif.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -21,12 +21,12 @@ parser.add_argument("--model-dir", type=Path, default="models/vae", help="defaul
 parser.add_argument("--count", type=int, default=16, help="number of samples (default: 16)")
 parser.add_argument("--from", dest="first", type=Path, help="picture to interpolate from")
 parser.add_argument("--to", dest="last", type=Path, help="picture to interpolate to")
-parser.add_argument("--tour", action="store_true", help="write an animation")
-parser.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
+parser.add_argument("--tour", action="store_true", help="write an animated interpolation")
+parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
 parser.set_defaults(range=None, skip_unreadable=False)  # for the two pictures
 
 STEPS = 14  # decoded images from one picture to the other
-STOPS = 8  # samples that the tour passes
+STOPS = 8  # samples on the way of the animation
 FRAMES = 120
 GIF_SIDE = 224  # pixels, at least
 

@@ -5,7 +5,7 @@
 
 Opens a VAE that VariationalAutoEncoder_tf2.py saved with two latent dimensions, and writes
 vae_explorer.html: one file that opens from disk in any browser, without a server. It holds images
-decoded on a grid, between which the page blends, and images of x_test, or of x_train without any,
+decoded on a grid, between which the page blends, and images of x_test (without x_test, of x_train)
 with their names, codes and reconstructions. The page is made from latent_explorer.html.
 """
 
@@ -44,7 +44,7 @@ from PIL import Image
 EXTENT = 4.2  # the latent space is shown from -EXTENT to EXTENT
 GRID_SIDE = 3136  # pixels of the decoded grid, about: 112 digits, or blends are less exact
 SHOWN_SIDE = 1100  # and of the images of the data: 1,500 digits
-MASS = 0.95  # share of the prior inside the circle
+MASS = 0.95  # of the prior, inside the circle
 
 
 def data_url(images, columns):
