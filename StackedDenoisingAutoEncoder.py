@@ -93,7 +93,8 @@ def add_own_options(add):
     text = "gaussian (default), masking, salt-and-pepper; blind-spot: the images are noisy"
     add("--corruption", choices=kinds, default="gaussian", metavar="KIND", help=text)
     level = in_range(float, 1e-3, 100)
-    text = f"standard deviation, or share of the pixels (default: {NOISE}); two are a range"
+    default = f"{NOISE}, or {HIDDEN_SHARE} with blind-spot"
+    text = f"standard deviation, or share of the pixels (default: {default}); two are a range"
     add("--noise", type=level, nargs="+", metavar="X", help=text)
 
 
@@ -497,7 +498,7 @@ def build_decoder(channels: int, pixel_mean: float = 0.5) -> keras.Model:
     """Return a model from codes (n, 7, 7, 64 or 128) to logits of pixels (n, 28, 28, channels).
 
     Residual blocks: He et al. 2016, https://arxiv.org/abs/1603.05027. The dilated one has a
-    larger receptive field. Everywhere, it starts near `pixel_mean`, the mean of the training pixels.
+    larger receptive field. Everywhere, it starts near `pixel_mean`, that of training pixels.
     """
     filters = num_filters(channels)
     x = code = keras.Input((None, None, 2 * filters), name="code")  # (n, 7, 7, 64)

@@ -84,6 +84,23 @@ def test_the_python_of_the_readme_opens_the_models(learned):
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+def test_arrays_of_any_size_by_the_python_of_the_questions(learned, kind, monkeypatch):
+    text = (ROOT / "docs/questions.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(learned)
+    names = {}
+    exec(code, names)
+    images = np.random.default_rng(0).random((2, 30, 51, 1))
+    images = images.astype(kind) if kind != np.uint8 else np.uint8(255 * images)
+    found = names["denoise"](images)
+    assert found.dtype == kind and found.shape == images.shape
+    scale = 255 if kind == np.uint8 else 1
+    padded = np.pad(images, [(0, 0), (0, 2), (0, 1), (0, 0)], mode="reflect") / scale
+    expected = scale * names["model"](padded)[:, :30, :51].numpy()
+    np.testing.assert_allclose(found, expected, atol=0.51 if kind == np.uint8 else 1e-5)
+
+
 def test_exported_models_give_what_keras_gives(learned):
     import onnxruntime
     from ai_edge_litert.interpreter import Interpreter
