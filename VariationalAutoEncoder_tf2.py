@@ -352,13 +352,13 @@ def mix_with_binarized(images, seed):
     return images + share * (binary - images)
 
 
-MAX_SHIFT = 3  # pixels, of RGB images: reduces overfitting in runs of many epochs
+MAX_SHIFT = 0.1  # of the sides of RGB images: reduces overfitting in runs of many epochs
 
 
 def shift(images, seed):
-    """Return a batch of images, shifted together by a few pixels; their edges are mirrored."""
-    edges = [(0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT), (0, 0)]
-    padded = tf.pad(images, edges, "SYMMETRIC")
+    """Return a batch of images, shifted together by up to MAX_SHIFT; their edges are mirrored."""
+    y, x = (int(MAX_SHIFT * side) for side in images.shape[1:3])
+    padded = tf.pad(images, [(0, 0), (y, y), (x, x), (0, 0)], "SYMMETRIC")
     return tf.image.stateless_random_crop(padded, tf.shape(images), seed)
 
 
