@@ -52,7 +52,7 @@ METRICS = [  # key, name, unit, which way is better, range to expect of a defaul
     ("negative_elbo", "negative ELBO", "nats", "lower is better", "133.5 to 135.7"),
     ("reconstruction", "reconstruction", "nats", "lower is better", "126.3 to 128.5"),
     ("kl", "KL", "nats", "", "7.1 to 7.4"),
-    ("iwae_bound", "IWAE bound", "nats", "higher is better", "-134.0 to -131.7"),
+    ("negative_iwae_bound", "negative IWAE", "nats", "lower is better", "131.7 to 134.0"),
 ]
 CURVES = {  # what every epoch prints, records and plots, and the title of its plot
     "loss": "negative ELBO (if beta = 1), nats per image",
@@ -914,8 +914,8 @@ def importance_weights(encoder, decoder_logits, images, samples, seed):
 def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) -> dict:
     """Return the METRICS and the KL of each dimension: means over uint8 images.
 
-    The log of the mean of w (see importance_weights) is on average a lower bound on log p(x):
-    the ELBO with one sample, closer with more.
+    Minus the log of the mean of w (see importance_weights) is on average an upper bound on
+    -log p(x): the negative ELBO with one sample, closer with more.
     """
     at_once = min(samples, DECODED_VALUES // images[0].size)  # samples of an image
     batch_size = DECODED_VALUES // (at_once * images[0].size)
@@ -938,7 +938,7 @@ def evaluate(encoder, decoder_logits, images, samples: int = 50, seed: int = 0) 
         "negative_elbo": float(reconstruction + kl.sum()),
         "reconstruction": float(reconstruction),
         "kl": float(kl.sum()),
-        "iwae_bound": float(np.concatenate(bounds).mean(dtype=float)),
+        "negative_iwae_bound": -float(np.concatenate(bounds).mean(dtype=float)),
         "kl_by_dimension": kl.tolist(),
         "active_dimensions": int(np.sum(kl > ACTIVE_KL)),
     }
