@@ -106,7 +106,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, allow_abbrev=False)
     parser.error = fail
     add = parser.add_argument
-    add("--version", action="version", version="2.0.0.dev0")
+    add("--version", action="version", version="2.0.0")
     text = "mnist, fashion_mnist, or an .npz or .npy file (default: mnist)"
     add("--data", default="mnist", metavar="NAME", help=text)
     text = "at most N training images, N/5 for validation and test (default: all)"
@@ -360,7 +360,7 @@ def load_pairs(arrays, source, limit):
 
 
 def add_noise(clean, stddev, seed):
-    """Return clean images with Gaussian noise, clipped to [0, 1]; the stateless seed is (2,)."""
+    """Return clean images with Gaussian noise, clipped to [0, 1]; `seed` is (2,)."""
     epsilon = tf.random.stateless_normal(tf.shape(clean), seed)
     return tf.clip_by_value(clean + stddev * epsilon, 0, 1)
 
@@ -410,8 +410,8 @@ MOSAIC_SHARE = 0.2  # of the training batches: large pictures need some, digits 
 def mosaics(clean, seed):
     """Return a batch, or, for a share of the seeds, mosaics of 2 x 2 of its images.
 
-    A mosaic is shifted at random and wraps around. Trained on single images only, the model would
-    learn to rely on borders, and fail on larger pictures.
+    A mosaic is shifted at random and wraps around. Trained on single images only, the model
+    would learn to rely on borders, and fail on larger pictures.
     """
     count, height, width, _ = clean.shape
     if count < 4:
@@ -429,8 +429,8 @@ def mosaics(clean, seed):
 def shuffle_channels(clean, seed):
     """Return a batch of RGB images with its channels in a random order; others as they are.
 
-    A few pictures have few colours. Trained on them only, the model would turn colours that it has
-    never seen into ones that it has: green leaves became blue.
+    A few pictures have few colors. Trained on them only, the model would turn unseen colors into
+    seen ones: green leaves became blue.
     """
     if clean.shape[-1] != 3:
         return clean
@@ -441,9 +441,9 @@ def shuffle_channels(clean, seed):
 def hide_pixels(noisy, share, seed):
     """Return noisy images with a share of the pixels hidden, the noisy ones, and weights.
 
-    A hidden pixel has the value of another one, at most two pixels away in each direction. With
-    the loss at hidden pixels alone, the model learns what can be predicted, which noise that is
-    independent in each pixel is not: Krull et al. 2019, https://arxiv.org/abs/1811.10980
+    A hidden pixel has the value of another one, at most two pixels away in each direction. The
+    loss at hidden pixels alone teaches what neighbors say of a pixel, not its own noise, if that
+    is independent in each pixel: Krull et al. 2019, https://arxiv.org/abs/1811.10980
     """
     hiding_seed, shift_seed = tf.unstack(tf.random.split(seed))
     draw = tf.random.stateless_uniform(tf.shape(noisy[..., :1]), hiding_seed)
@@ -854,7 +854,7 @@ class TrainingRun(keras.callbacks.Callback):
 
     def remove_checkpoints(self):
         """Remove all, the newest first: whichever is left, the run can go on from there."""
-        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # also unfinished ones
+        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # some unfinished
             path.unlink()
 
     def load_best_weights(self):
@@ -898,8 +898,8 @@ def evaluate(model: keras.Model, test_dataset: tf.data.Dataset) -> dict:
 def evaluate_hidden(model, test_dataset):
     """Return the MSE at hidden pixels, of the model and of medians; batches of hide_pixels.
 
-    The MSE is that of the prediction plus the variance of the noise, if that is independent in
-    each pixel. So its square root is at least the standard deviation of the noise.
+    If the noise is independent in each pixel, its variance adds to the MSE of the prediction.
+    So the square root is at least the standard deviation of the noise.
     """
     around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
     found = {"hidden_mse": [], "median_mse": []}
@@ -990,7 +990,7 @@ def plot_history(path, history):
 
 def plot_all(folder, model, test_dataset, history):
     """Plot the three pictures, from the first test images and the history of the training."""
-    noisy, target, *_ = next(test_dataset.as_numpy_iterator())  # noisy, too, with a blind spot
+    noisy, target, *_ = next(test_dataset.as_numpy_iterator())
     noisy, target = noisy[:10], target[:10]
     denoised = model(noisy).numpy()
     names = ["target", "input"]
@@ -1016,9 +1016,10 @@ def choose_noise(options, is_paired):
             raise InputError(f"{text}, found them")
         return "paired", None
     levels = options.noise or [HIDDEN_SHARE if is_blind else NOISE]
+    most_levels = 1 if is_blind else 2
     maximum = math.inf if options.corruption == "gaussian" else 1
-    if len(levels) > (1 if is_blind else 2) or levels != sorted(levels) or levels[-1] > maximum:
-        must = "a level, or a lower and a higher one; a share at most 1; one with blind-spot"
+    if len(levels) > most_levels or levels != sorted(levels) or levels[-1] > maximum:
+        must = "a level, or a lower and a higher one (not with blind-spot); shares are at most 1"
         raise InputError(f"--noise must be {must}; found {' '.join(map(str, levels))}")
     return options.corruption, levels
 

@@ -104,7 +104,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, allow_abbrev=False)
     parser.error = fail
     add = parser.add_argument
-    add("--version", action="version", version="2.0.0.dev0")
+    add("--version", action="version", version="2.0.0")
     text = "mnist, fashion_mnist, or an .npz or .npy file (default: mnist)"
     add("--data", default="mnist", metavar="NAME", help=text)
     text = "at most N training images, N/5 for validation and test (default: all)"
@@ -479,7 +479,7 @@ def bernoulli_negative_log_likelihood(images, logits):
     """Return -log p(x|z) in nats, summed over pixels, for independent Bernoulli pixels.
 
     With p = sigmoid(logit), x log p + (1 - x) log(1 - p) = x * logit - softplus(logit).
-    A gray x in [0, 1] counts as the mean of its random binarizations to 0 and 1. The shape of
+    A grayscale x in [0, 1] counts as the mean of its random binarizations to 0 and 1. The shape of
     both is (..., height, width, channels).
     """
     return tf.reduce_sum(tf.nn.softplus(logits) - images * logits, axis=(-3, -2, -1))
@@ -876,7 +876,7 @@ class TrainingRun(keras.callbacks.Callback):
 
     def remove_checkpoints(self):
         """Remove all, the newest first: whichever is left, the run can go on from there."""
-        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # also unfinished ones
+        for path in sorted(self.folder.glob("*epoch-*.npz"), reverse=True):  # some unfinished
             path.unlink()
 
     def load_best_weights(self):
@@ -1020,7 +1020,7 @@ def plot_history(path, history):
 
 
 def plot_latent_space(path, codes, labels, kl_by_dimension):
-    """Plot codes (n, latent_dim) in the two dimensions of the largest KL, coloured by class."""
+    """Plot codes (n, latent_dim) in the two dimensions of the largest KL, colored by class."""
     first, second = sorted(np.argsort(kl_by_dimension)[-2:])
     order = np.random.default_rng(0).permutation(len(codes))  # no class hides the others
     classes, index = np.unique(labels, return_inverse=True)
@@ -1030,9 +1030,9 @@ def plot_latent_space(path, codes, labels, kl_by_dimension):
     axes.set_aspect("equal", adjustable="datalim")
     radius = math.sqrt(-2 * math.log(0.05))  # |z|^2 is exponential in two dimensions
     axes.add_patch(matplotlib.patches.Circle((0, 0), radius, fill=False, linestyle="--"))
-    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    colors = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
     x, y = codes[order][:, [first, second]].T
-    points = axes.scatter(x, y, s=8, c=index[order], cmap=colours)
+    points = axes.scatter(x, y, s=8, c=index[order], cmap=colors)
     if 1 < len(classes) <= 30:
         handles, _ = points.legend_elements(num=None)
         axes.legend(handles, classes, loc="center left", bbox_to_anchor=(1, 0.5))
