@@ -10,7 +10,7 @@ import pytest
 import skimage
 from conftest import DENOISER, MODELS, refused, trained
 from PIL import Image, ImageCms
-from running_examples import example, module, worked
+from running_examples import example, module, ran, worked
 
 SUFFIXES = ("png", "jpg", "bmp", "gif")
 
@@ -38,7 +38,7 @@ def place(tmp_path_factory):
         draw(path, mode="RGB", seed=index)
     draw(place / "photos" / "b" / "._02.png")  # as macOS leaves them behind
     (place / "photos" / "notes.txt").write_text("no picture")
-    worked("prepare_data", "photos", "--output", "photos.npz", cwd=place)
+    ran("prepare_data", "photos", "--output", "photos.npz", cwd=place)
     trained(DENOISER, "--data", "photos.npz", "--epochs", 1, cwd=place)
     return place
 
@@ -64,7 +64,7 @@ def test_denoised_pictures_keep_size_and_name(place, tmp_path):
     pixels = draw(tmp_path / "in" / "a.png", (12, 10), "RGB")
     draw(tmp_path / "c.jpeg", (12, 10))
     words = [tmp_path / "in", tmp_path / "c.jpeg", "--output", tmp_path / "out"]
-    text = worked("denoise_pictures", *words, cwd=place)
+    text = ran("denoise_pictures", *words, cwd=place)
     assert "1 files have several pages or frames; the first of each is used" in text
     sizes = {}
     for path in (tmp_path / "out").rglob("*.*"):

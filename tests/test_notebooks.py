@@ -9,11 +9,9 @@ import sys
 import nbclient
 import nbformat
 import numpy as np
-import pytest
 from conftest import DENOISER, ROOT, VAE, metrics
 from PIL import Image
 
-BOTH = pytest.mark.parametrize("script", [DENOISER, VAE])
 WORDS = ["--limit", "200", "--epochs", "1", "--model-dir"]
 
 
@@ -36,11 +34,10 @@ def screen(cell):
     return "".join(texts)
 
 
-@BOTH
-def test_run_and_import_twice_in_one_kernel(script, tmp_path):
+def test_run_and_import_twice_in_one_kernel(tmp_path):
     """All four runs end with the same results, and each leaves its own files."""
-    module = script.removesuffix(".py")
-    run_it = f"%run {ROOT / script} {' '.join(WORDS)} FOLDER"
+    module = DENOISER.removesuffix(".py")
+    run_it = f"%run {ROOT / DENOISER} {' '.join(WORDS)} FOLDER"
     import_it = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module} as script\n"
         f"script.main(script.parse_options([*{WORDS}, 'FOLDER']))"
@@ -55,19 +52,17 @@ def test_run_and_import_twice_in_one_kernel(script, tmp_path):
     assert all(len(list((tmp_path / name).glob("*.png"))) >= 3 for name in "abcd")
 
 
-@BOTH
-def test_mistakes_in_a_notebook_are_one_line(script, tmp_path):
+def test_mistakes_in_a_notebook_are_one_line(tmp_path):
     """A wrong option of %run, and a script that was pasted into a cell."""
-    sources = [f"%run {ROOT / script} --epochs 0", (ROOT / script).read_text()]
+    sources = [f"%run {ROOT / VAE} --epochs 0", (ROOT / VAE).read_text()]
     wrong, pasted = executed(sources, tmp_path, allow_errors=True)
     assert "error: --epochs must be 1 to 1,000,000, found 0" in screen(wrong)
     assert "error: the script must be a file, found pasted code" in screen(pasted)
     assert not any(tmp_path.iterdir())
 
 
-@BOTH
-def test_another_backend_of_keras_is_refused(script, tmp_path):
-    code = f"import keras, sys; sys.path.insert(0, {str(ROOT)!r}); import {script[:-3]}"
+def test_another_backend_of_keras_is_refused(tmp_path):
+    code = f"import keras, sys; sys.path.insert(0, {str(ROOT)!r}); import {VAE[:-3]}"
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     command = [sys.executable, "-c", code]
     settings = {"env": environment, "capture_output": True, "text": True}

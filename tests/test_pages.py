@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pytest
 from conftest import ROOT
-from running_examples import module, worked
+from running_examples import module, ran, worked
 
 EXTENT = 4.2  # of the latent space that the explorer shows, each way from 0
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -57,7 +57,7 @@ def page(browser, models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page") / "explorer é"
     folder.mkdir()
     words = ["--model-dir", models / "vae", "--output", folder / "vae_explorer.html"]
-    worked("latent_explorer", *words, cwd=folder.parent)
+    ran("latent_explorer", *words, cwd=folder.parent)
     return opened(browser, folder / "vae_explorer.html")
 
 
@@ -200,7 +200,7 @@ def denoiser_page(browser, folder, tmp_path):
     """Return the opened page of a denoiser, and noisy digits of which both make the same images."""
     import keras
 
-    worked("denoiser_page", "--model-dir", folder, "--output", "é.html", cwd=tmp_path)
+    ran("denoiser_page", "--model-dir", folder, "--output", "é.html", cwd=tmp_path)
     page = opened(browser, tmp_path / "é.html")
     with np.load(ROOT / "data" / "mnist.npz") as arrays:
         digits = arrays["x_test"][:20] / 255

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, VAE, refused
 from PIL import Image
-from running_examples import FOLDER, example, module, worked
+from running_examples import FOLDER, example, module, ran, worked
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "pictures")
 MNIST = ROOT / "data" / "mnist.npz"
@@ -89,7 +89,7 @@ def test_what_the_examples_import_of_the_project():
 
 def test_encoded_images(colour, tmp_path):
     words = ["own.npz", "--model-dir", "own/vae", "--output", tmp_path / "codes.npz"]
-    worked("encode_pictures", *words, cwd=colour)
+    ran("encode_pictures", *words, cwd=colour)
     images = np.load(colour / "own.npz")["x_train"]
     encoder = keras.models.load_model(colour / "own/vae/encoder.keras")
     z_mean, z_log_sigma = encoder.predict(np.float32(images) / 255, verbose=0)
@@ -130,7 +130,7 @@ def test_data_that_a_model_cannot_take(arrays, text, tmp_path, capsys):
 
 def test_generated_pictures(colour, tmp_path):
     words = ["--model-dir", "own/vae", "--output", tmp_path / "new"]
-    worked("generate_pictures", *words, "--count", 10, cwd=colour)
+    ran("generate_pictures", *words, "--count", 10, cwd=colour)
     files = sorted((tmp_path / "new").iterdir())
     assert [path.name for path in files] == [f"sample-{number:02}.png" for number in range(1, 11)]
     pictures = [pixels_of(path) for path in files]
@@ -190,7 +190,7 @@ def test_anomalies_are_found_on_either_side_and_shown(colour, tmp_path):
     Image.fromarray(noise).save(tmp_path / "new" / "noise.png")
     Image.new("RGB", (48, 64)).save(tmp_path / "new" / "blank.png")
     words = [tmp_path / "new", "--model-dir", "own/vae", "--output", tmp_path / "out"]
-    text = worked("find_anomalies", *words, cwd=colour)
+    text = ran("find_anomalies", *words, cwd=colour)
     assert "of 4 validation images" in text and "more validation images" in text
     rows = rows_of(tmp_path / "out")
     assert {rows[0]["name"], rows[1]["name"]} == {"noise.png", "blank.png"}
