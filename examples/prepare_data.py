@@ -50,10 +50,12 @@ MASKS = {"mask", "masks", "gt", "truth", "groundtruth", "segmentation", "segment
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?")
+NUMBER = re.compile(r"\s*[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)\s*")
+TABLES = (".csv", ".tsv", ".txt")
 CHANNELS = (1, 3, 4)
 GRAY = "are grayscale"
 SMALLEST, LARGEST = 8, 256  # sides of the images that both scripts take
+FEWEST = 20  # images in x_train that both scripts take
 HELD_OUT = 10  # one picture or folder of so many, or such a share of the area, for val and for test
 
 
@@ -66,7 +68,7 @@ class Source:
     label: object
     contents: dict  # {"": clean picture, "_noisy": noisy one}
     sizes: list = field(default_factory=list)  # (height, width) of its pages
-    extremes: list = field(default_factory=list)
+    values: list = field(default_factory=list)  # summaries of them, with the suffix
     notes: list = field(default_factory=list)
     digest: bytes = b""
 
@@ -152,16 +154,17 @@ def find_files(paths, scratch):
     """Return {name: file} of folders, archives and files; archives are unpacked in `scratch`."""
     found = {}
     for number, path in enumerate(paths):
-        folder = path
-        if path.name.lower().endswith(ARCHIVES):
-            folder = unpack(path, scratch / str(number))
-        prefix = f"{path.name.split('.')[0]}/" if len(paths) > 1 else ""
-        for file in pictures.find_files(folder) if folder.is_dir() else [path]:
-            is_inside = folder.is_dir()
-            name = prefix + file.relative_to(folder).as_posix() if is_inside else path.name
-            if name in found:
-                fail(f"names must differ, found {found[name]} and {file}")
-            found[name] = file
+        is_archive = path.name.lower().endswith(ARCHIVES)
+        folder = unpack(path, scratch / str(number)) if is_archive else path
+        if folder.is_dir():
+            prefix = f"{path.name.split('.')[0]}/" if len(paths) > 1 else ""
+            files = pictures.find_files(folder)
+            named = {prefix + file.relative_to(folder).as_posix(): file for file in files}
+        else:
+            named = {path.name: path}
+        for name in named.keys() & found.keys():
+            fail(f"names must differ, found {found[name]} and {named[name]}")
+        found |= named
     return found
 
 
@@ -201,43 +204,56 @@ def read_arrays(path, shape):
     """Return {name: array} of a file; nothing of other kinds of files."""
     with path.open("rb") as file:
         opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
-    try:
-        with opener(path, "rb") as file:
-            start = file.read(2**16)
-            file.seek(0)
-            if path.suffix in PICKLES or re.match(rb"\x80[\2-\5]", start):
-                raise ValueError("it must be no pickle, because opening one can run code")
-            if start.startswith(b"\x93NUMPY"):
-                return {"": np.load(file, allow_pickle=False)}
-            if start.startswith(b"PK"):
-                return flat(np.load(file, allow_pickle=False))
-            if start.startswith(b"\x89HDF"):
-                return flat(h5py.File(path))
-            if h5py.is_hdf5(path):  # of MATLAB 7.3, which reverses the axes
-                return {name: array.T for name, array in flat(h5py.File(path)).items()}
-            if start.startswith(b"MATLAB"):
-                return flat(scipy.io.loadmat(path, simplify_cells=True))
-            if start.startswith(b"\0\0") and start[2] in IDX_TYPES:
-                return {"": read_idx(file.read())}
-            numbers = [len(re.findall(rb"[\d.]+", line)) for line in start.splitlines()[:2]]
-            if b"\0" not in start and max(numbers, default=0) >= SMALLEST**2:
-                return read_table(file.read().decode("utf-8-sig"), shape)
-    except Exception as error:  # the libraries report a damaged file in many ways
-        fail(f"{path} cannot be read: {error}")
+    with opener(path, "rb") as file:
+        start = file.read(2**16)
+        file.seek(0)
+        if path.suffix in PICKLES or re.match(rb"\x80[\2-\5]", start):
+            raise ValueError("it must be no pickle, because opening one can run code")
+        if start.startswith(b"\x93NUMPY"):
+            return {"": np.load(file, allow_pickle=False)}
+        if start.startswith(b"PK"):
+            return flat(np.load(file, allow_pickle=False))
+        if h5py.is_hdf5(path):
+            arrays = flat(h5py.File(path))
+            is_matlab = start.startswith(b"MATLAB")  # 7.3, which reverses the axes
+            return {name: array.T if is_matlab else array for name, array in arrays.items()}
+        if start.startswith(b"MATLAB"):
+            return flat(scipy.io.loadmat(path, simplify_cells=True))
+        if start.startswith(b"\0\0") and start[2] in IDX_TYPES:
+            return {"": read_idx(file.read())}
+        numbers = [len(re.findall(rb"[\d.]+", line)) for line in start.splitlines()[:2]]
+        if b"\0" not in start and max(numbers, default=0) >= SMALLEST**2:
+            return read_table(file.read().decode("utf-8-sig"), shape)
     return {}
 
 
 def flat(values):
-    """Return {name: array} of arrays, and of groups or structures of them."""
+    """Return {name: array} of arrays, of groups or structures of them, and of MATLAB's cells."""
     found = {}
     for name, value in values.items():
         if name.startswith("#"):  # references of MATLAB
             continue
         if isinstance(value, Mapping):
             found |= {f"{name}/{key}": array for key, array in flat(value).items()}
-        elif isinstance(value, np.ndarray | h5py.Dataset) and value.dtype.kind in "buifSU":
-            found[name] = value[()]
+        elif isinstance(value, np.ndarray | h5py.Dataset):
+            array = stacked(name, value) if value.dtype == object else value[()]
+            if np.asarray(array).dtype.kind in "buifSU":
+                found[name] = array
     return found
+
+
+def stacked(name, value):
+    """Return the cells of MATLAB as one array; they may be references to others in the file."""
+    cells = []
+    for cell in np.ravel(value[()]):
+        cells.append(value.file[cell][()] if isinstance(cell, h5py.Reference) else cell)
+    shapes = sorted({np.shape(cell) for cell in cells})
+    if len(shapes) == 1:
+        return np.array(cells)
+    if min(map(math.prod, shapes), default=0) >= SMALLEST**2:
+        found = f"{shapes[0]} and {shapes[-1]}"
+        raise ValueError(f"{name} must have cells of one size, found {found}")
+    return value[()]  # not images
 
 
 def read_idx(content):
@@ -248,27 +264,33 @@ def read_idx(content):
 
 
 def read_table(text, shape):
-    """Return {"data": rows of pixels, "labels": their labels} of a text file."""
+    """Return {"data": rows of pixels, "column ...": their labels} of a text file."""
     lines = text.strip().splitlines()
-    delimiter = next((each for each in ",;\t|" if each in lines[-1]), None)  # None: spaces
+    delimiter = next((each for each in ";\t|," if each in lines[-1]), None)  # None: spaces
+    if delimiter != ",":
+        lines = [line.replace(",", ".") for line in lines]  # decimal commas
     header, row = (lines[at].replace('"', "").lower().split(delimiter) for at in (0, -1))
-    has_header = not all(map(NUMBER.fullmatch, header[1:]))
-    names = header if has_header else [None] * len(row)
     columns = range(len(row))
-    labels = [at for at in columns if names[at] in LABELS or not NUMBER.fullmatch(row[at])]
-    pixels = [at for at in columns if at not in labels and names[at] not in IDS]
+    texts = [at for at in columns if not NUMBER.fullmatch(row[at])]
+    has_header = texts != [at for at in columns if not NUMBER.fullmatch(header[at])]
+    has_header |= header == [*map(str, columns)]  # as pandas names them
+    names = header if has_header else [None] * len(row)
+    labels = [at for at in columns if names[at] in LABELS] or texts
+    pixels = [at for at in columns if at not in labels + texts and names[at] not in IDS]
     settings = {"delimiter": delimiter, "quotechar": '"', "comments": None, "ndmin": 2}
     settings["skiprows"] = int(has_header)
     if not labels and fits(len(pixels) - 1, shape) and not fits(len(pixels), shape):
         edge = np.loadtxt(lines, usecols=0, **settings)
         labels = columns[-1:] if len(np.unique(edge)) == 1 else [0]  # a pixel at the edge
         pixels = [at for at in pixels if at not in labels]
-        print(f"column {labels[0] + 1} of {len(row)} is the label")
-    values = np.loadtxt(lines, np.float32, usecols=pixels, **settings)
-    arrays = {"data": values}
+    arrays = {"data": np.loadtxt(lines, np.float32, usecols=pixels, **settings)}
     if labels:
-        kind = np.float32 if NUMBER.fullmatch(row[labels[0]]) else str
-        arrays["labels"] = np.loadtxt(lines, kind, usecols=labels[0], **settings)
+        column = labels[0]
+        name = f"column {column + 1} of {len(row)}"
+        if has_header:
+            name += f" ({header[column]})"
+        kind = str if column in texts else np.float32
+        arrays[name] = np.loadtxt(lines, kind, usecols=column, **settings)
     return arrays
 
 
@@ -315,6 +337,9 @@ def as_images(name, array, shape):
         fail(f"{name} must have images of {shape}, found {array.shape}")
     if len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS:
         images = np.moveaxis(images, 1, -1)
+    if not np.isfinite(images).all():
+        bad = sum(not np.isfinite(image).all() for image in images)
+        fail(f"{name} must have finite numbers, found others in {bad:,} of {len(images):,} images")
     text = f"{len(images):,} images of {' x '.join(map(str, shape))} on the {axis} axis"
     if array.ndim == 2:
         text += ", their pixels row by row (--transpose: column by column)"
@@ -352,15 +377,23 @@ def the_only_one(role, names, arrays):
 
 def array_sources(files, options):
     """Return a Source for each image in files of arrays."""
+
+    def read(path):
+        return read_arrays(path, options.shape)
+
     arrays = {}
+    read_files = pictures.for_each_picture([*files.values()], read, options, "file")
     for name, path in files.items():
         stem = name.removesuffix(".gz").removesuffix(path.suffix)
-        for key, array in read_arrays(path, options.shape).items():
+        for key, array in read_files.get(path, {}).items():
             arrays[f"{stem}/{key}".rstrip("/")] = array
     chosen = choose(arrays, options.array)
     if not chosen:
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         hint = f"{found}; --array NAME uses one" if arrays else "none"
+        for name in files:
+            if not arrays and name.endswith(TABLES):
+                hint = f"none; a row of {name} must have {SMALLEST**2} pixels or more"
         fail(f"there must be pictures or arrays of images, found {hint}")
     used = {name for roles in chosen.values() for name in roles.values()}
     if arrays.keys() - used:
@@ -371,18 +404,25 @@ def array_sources(files, options):
         images = as_images(name, arrays[name], options.shape)
         if options.transpose:
             images = images.swapaxes(1, 2)
-        labels = np.full(len(images), None)
-        if "labels" in roles:
-            labels = np.ravel(arrays[roles["labels"]])
-        if len(labels) != len(images):
-            print(f"{roles['labels']}: not used, {len(labels):,} labels of {len(images):,} images")
-            labels = np.full(len(images), None)
-        elif labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
-            labels = labels.astype(int)
+        labels = labels_of(images, roles.get("labels"), arrays)
         place = part if len(chosen) > 1 else None  # a test file alone is as good as any
         for index, image in enumerate(images):
             sources.append(Source(f"{name}[{index}]", place, labels[index], {"": image}))
     return sources
+
+
+def labels_of(images, name, arrays):
+    """Return a label for each image, of the array of this name if it has as many."""
+    if name is None:
+        return [None] * len(images)
+    labels = np.ravel(arrays[name])
+    if len(labels) != len(images):
+        print(f"{name}: not used, {len(labels):,} labels of {len(images):,} images")
+        return [None] * len(images)
+    print(f"{name}: their labels")
+    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+        return labels.astype(int)
+    return labels
 
 
 # ---- Pictures: parts, labels and partners --------------------------------------------------------
@@ -471,10 +511,9 @@ def look(source):
     digest = hashlib.blake2b()
     for suffix, content in source.contents.items():
         sizes = []
-        for pixels, notes in pictures.read_pages(content):
+        for pixels in pictures.read_pages(content, source.notes):
             sizes.append(pixels.shape[:2])
-            source.extremes.append((suffix, *pictures.extremes(pixels)))
-            source.notes += notes
+            source.values.append((suffix, *pictures.summary(pixels)))
             if pixels.ndim == 2 or (pixels == pixels[..., :1]).all():
                 source.notes.append(GRAY)
             digest.update(repr(pixels.shape).encode())
@@ -525,6 +564,8 @@ def set_apart(areas, options):
             held += len(group)
             for area in group:
                 area.part = part
+    if options.keep_folders_together and len({area.source.label for area in train}) > 1:
+        print("--keep-folders-together: each label is in one part only, because folders are labels")
     return areas
 
 
@@ -620,7 +661,7 @@ def fill(planned, ranges, mode, options):
     def fill_from(source):
         """Put the windows planned for a source in the arrays."""
         for suffix, content in source.contents.items():
-            for number, (pixels, _) in enumerate(pictures.read_pages(content)):
+            for number, pixels in enumerate(pictures.read_pages(content, [])):
                 image = pictures.as_image(pixels, ranges)
                 for page, part, row, top, left in windows[source]:
                     if page != number:
@@ -651,9 +692,9 @@ def convert(options, scratch):
         print(f"{count:,} pictures {note}")
     if len(areas) > len(sources):
         print(f"{len(sources):,} files: {len(areas):,} pages or frames, each of which is an image")
-    extremes = [each for source in sources for each in source.extremes]
-    clean = {kind for suffix, kind, *_ in extremes if not suffix}
-    used = [each[1:] for each in extremes if not each[0] or each[1] not in clean]
+    values = [each for source in sources for each in source.values]
+    clean = {kind for suffix, kind, *_ in values if not suffix}
+    used = [each for suffix, *each in values if not suffix or each[0] not in clean]
     ranges = pictures.ranges_of(used, options)
     if options.crop:
         large = [area for area in areas if min(area.height, area.width) >= options.crop]
@@ -665,7 +706,7 @@ def convert(options, scratch):
         planned = plan_crops(set_apart(large, options), options)
     else:
         planned = plan_whole(set_apart(areas, options), options)
-    is_gray = options.gray or notes[GRAY] == len(extremes)
+    is_gray = options.gray or notes[GRAY] == len(values)
     arrays = fill(planned, ranges, "L" if is_gray else "RGB", options)
     limits = next(ranges[kind] for kind in ("floats", "integers", "bytes") if kind in ranges)
     if limits != (0, 255):
@@ -690,6 +731,8 @@ def main(options):
         fail(f"{options.output} cannot be written: {error}")
     for name in [name for name in arrays if name.startswith("x_")]:
         print(f"{name}: {len(arrays[name]):,} images, {arrays[name].shape[1:]}")
+    if len(arrays["x_train"]) < FEWEST:
+        print(f"x_train has fewer than {FEWEST} images, too few for the scripts; try --crop")
     print(f"wrote {options.output}")
 
 

@@ -116,6 +116,11 @@ FILES = {  # file name: content, expected images
     "ids.csv": table(np.column_stack([np.arange(40), ROWS]), header=f"id,{HEADER}"),
     "index.csv": table(np.column_stack([np.arange(40), ROWS]), header=f",{HEADER}"),
     "last without header.csv": table(np.column_stack([EDGE, LABELS])),
+    "decimal.csv": table(ROWS / 4, ";").replace(b".", b","),
+    "decimal.txt": table(ROWS / 4, "\t").replace(b".", b","),
+    "comma and space.csv": table(ROWS, ", "),
+    "word last.csv": table([[*row[1:], "ABCDEFG"[row[0]]] for row in ROWS]),
+    "named by pandas.csv": table(EDGE, header=",".join(map(str, range(144)))),
     "packed.csv.gz": gzip.compress(table(ROWS, header=HEADER)),
 }
 
@@ -123,12 +128,28 @@ FILES = {  # file name: content, expected images
 @pytest.mark.parametrize("name", FILES)
 def test_idx_files_and_tables(name, prepare, tmp_path):
     (tmp_path / name).write_bytes(FILES[name])
-    arrays, text = prepare(name)
+    words = ["--range", 0, 63.75] if name.startswith("decimal") else []
+    arrays, text = prepare(name, *words)
     np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY)
     assert "40 images of 12 x 12 on the first axis" in text
-    if ".csv" in name and name != "images.csv":
-        names = "ABCDEFG" if name == "words.csv" else range(7)
+    if ".csv" in name and name not in ("images.csv", "named by pandas.csv"):
+        if name.startswith("decimal"):
+            np.testing.assert_array_equal(arrays["y_train"], LABELS / 4)
+            return
+        names = "ABCDEFG" if name.startswith("word") else range(7)
         assert arrays["y_train"].tolist() == [names[each] for each in LABELS]
+
+
+@pytest.mark.parametrize("name, column", [
+    ("header.csv", "header/column 1 of 145 (label): "),
+    ("last.csv", "last/column 145 of 145 (class): "),
+    ("words.csv", "words/column 1 of 145: "),
+    ("semicolons.csv", "semicolons/column 1 of 145 (label): "),
+    ("last without header.csv", "last without header/column 145 of 145: "),
+])  # fmt: skip
+def test_the_column_of_labels_is_said(name, column, prepare, tmp_path):
+    (tmp_path / name).write_bytes(FILES[name])
+    assert f"{column}their labels\n" in prepare(name)[1]
 
 
 ARRAYS = {  # arrays of an .npz file, and options
@@ -249,12 +270,32 @@ def test_ranges_of_values(name, prepare, tmp_path):
         assert arrays["pixel_range"].dtype == np.float64
 
 
-def test_a_range_of_the_users_own_and_values_that_are_not_finite(prepare, fails, tmp_path):
+def test_a_range_of_the_users_own(prepare, tmp_path):
     np.save(tmp_path / "a.npy", np.float32(GRAY))
     arrays, _ = prepare("a.npy", "--range", 0, 510)
     assert arrays["x_train"].max() == 128 and arrays["pixel_range"].tolist() == [0, 510]
-    np.save(tmp_path / "a.npy", np.where(GRAY > 9, GRAY, np.nan))
-    fails(["a.npy"], "a[0] must have finite numbers")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(value, fails, tmp_path):
+    array = np.float64(GRAY)
+    array[7, 3, 3] = value
+    np.save(tmp_path / "a.npy", array)
+    fails(["a.npy"], "error: a must have finite numbers, found others in 1 of 40 images\n")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_outliers_are_named(dtype, prepare, tmp_path):
+    array = FULL.astype(dtype) * 4
+    array[7, 3, 3] = 60_000
+    np.save(tmp_path / "a.npy", array)
+    arrays, text = prepare("a.npy")
+    assert "99.9% of them lie in 0 to 1020, which --range 0 1020 uses" in text
+    assert np.median(arrays["x_train"]) < 4
+    arrays, text = prepare("a.npy", "--range", 0, 1020)
+    assert "99.9%" not in text and np.median(arrays["x_train"]) > 99
+    np.save(tmp_path / "a.npy", FULL.astype(dtype) * 4)
+    assert "99.9%" not in prepare("a.npy")[1]
 
 
 def test_hdf5_and_matlab(prepare, fails, tmp_path):
@@ -274,6 +315,42 @@ def test_hdf5_and_matlab(prepare, fails, tmp_path):
         np.testing.assert_array_equal(arrays["x_train"][..., 0], GRAY[:, 1:])
         np.testing.assert_array_equal(arrays["y_train"], LABELS)
         assert "(11, 12, 40), 40 images of 11 x 12 on the last axis" in text
+
+
+def matlab_cells(path, version, cells):
+    """Write images as a MATLAB cell array, of version 5 or 7.3."""
+    if version == 5:
+        array = np.empty((1, len(cells)), dtype=object)
+        array[0] = [*cells, None][:-1]
+        scipy.io.savemat(path, {"X": array})
+        return
+    with h5py.File(path, "w", userblock_size=512) as file:
+        references = [file.create_dataset(f"#refs#/{i}", data=c.T).ref for i, c in enumerate(cells)]
+        file["X"] = np.array(references, dtype=h5py.ref_dtype)[:, np.newaxis]
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
+
+
+@pytest.mark.parametrize("version", [5, 7.3])
+@pytest.mark.parametrize("images", [GRAY[:, 1:], RGB[:, 1:]], ids=["grayscale", "RGB"])
+def test_cells_of_matlab(version, images, prepare, fails, tmp_path):
+    matlab_cells(tmp_path / "a.mat", version, list(images))
+    arrays, _ = prepare("a.mat", "--shape", *images.shape[1:])
+    same_images(arrays["x_train"], images)
+    matlab_cells(tmp_path / "a.mat", version, [*images, images[0][:, 1:]])
+    fails(["a.mat"], "(a.mat: X must have cells of one size, found (", " and (")
+
+
+def test_files_of_arrays_that_cannot_be_read(prepare, fails, tmp_path):
+    """All are reported at once, and left out where --skip-unreadable says so."""
+    (tmp_path / "in").mkdir()
+    scipy.io.savemat(tmp_path / "in" / "a.mat", {"images": GRAY})
+    for name in ("b.mat", "c.mat"):
+        (tmp_path / "in" / name).write_bytes(b"MATLAB 5.0 MAT-file")
+    fails(["in"], "2 of 3 files cannot be read (", "/b.mat: ", "/c.mat: ", "--skip-unreadable")
+    arrays, text = prepare("in", "--skip-unreadable")
+    assert "skipped: 2 of 3 files cannot be read" in text
+    same_images(arrays["x_train"], GRAY)
 
 
 @pytest.mark.parametrize("form", ["{}-ubyte", "{}-ubyte.gz", "{0}-ubyte/{0}-ubyte", "both"])
@@ -302,14 +379,15 @@ def test_folders_of_idx_files(form, prepare, fails, tmp_path):
 @pytest.mark.parametrize("name, content, text", [
     ("data_batch_1", b"\x80\x04\x95rest", "pickle, because opening one can run code"),
     ("model.pt", b"PK\3\4rest", "pickle, because opening one can run code"),
-    ("x.h5", b"\x89HDF\r\n\x1a\nrest", "x.h5 cannot be read"),
-    ("x.npz", b"PK\3\4rest", "x.npz cannot be read"),
-    ("x.gz", b"\x1f\x8brest", "x.gz cannot be read"),
-    ("x.mat", b"MATLAB 5.0 MAT-file", "x.mat cannot be read"),
+    ("x.h5", b"\x89HDF\r\n\x1a\nrest", "1 of 1 files cannot be read (x.h5: "),
+    ("x.npz", b"PK\3\4rest", "1 of 1 files cannot be read (x.npz: "),
+    ("x.gz", b"\x1f\x8brest", "1 of 1 files cannot be read (x.gz: "),
+    ("x.mat", b"MATLAB 5.0 MAT-file", "1 of 1 files cannot be read (x.mat: "),
     ("x.csv", b"a,b\nc,d\n", "there must be pictures or arrays of images, found none"),
     ("x.mp4", b"\0\0\0\x18ftypmp42", "there must be pictures or arrays of images, found none"),
     ("x.txt", b"", "there must be pictures or arrays of images, found none"),
-    ("x.npz", npz(images=np.array([GRAY, None], dtype=object)), "x.npz cannot be read: Object arr"),
+    ("x.npz", npz(x=np.array([GRAY, None], dtype=object)), "cannot be read (x.npz: Object arr"),
+    ("iris.csv", b"5.1,3.5,1.4,.2,setosa\n" * 150, "a row of iris.csv must have 64 pixels or more"),
     ("x.npz", npz(x_test=GRAY, x_val=GRAY), "in train, val and test, or in none of them"),
 ])  # fmt: skip
 def test_files_that_cannot_be_read(name, content, text, fails, tmp_path):
@@ -682,7 +760,8 @@ def test_denoising_dirty_documents(prepare, fails, tmp_path):
 def test_folders_are_kept_together(prepare, fails, tmp_path):
     for video in range(10):
         fill(tmp_path / "in" / f"v{video}", GRAY[video : video + 4])
-    arrays, _ = prepare("in", "--keep-folders-together")
+    arrays, text = prepare("in", "--keep-folders-together")
+    assert "--keep-folders-together: each label is in one part only" in text
     parts = []
     for part in ("train", "val", "test"):
         parts.append({name.partition("/")[0] for name in arrays[f"names_{part}"]})
@@ -715,6 +794,13 @@ def test_copies_are_named_and_dropped(prepare, tmp_path):
     assert (tmp_path / "x-copies.txt").read_text() == "a[40]\ta[0]\n"
 
 
+def test_fewer_images_than_the_scripts_take(prepare, tmp_path):
+    np.save(tmp_path / "a.npy", GRAY[:19])
+    assert "x_train has fewer than 20 images" in prepare("a.npy", "--shape", 12, 12)[1]
+    np.save(tmp_path / "a.npy", GRAY[:20])
+    assert "fewer" not in prepare("a.npy", "--shape", 12, 12)[1]
+
+
 def test_what_is_skipped_is_counted(prepare, tmp_path):
     fill(tmp_path / "in", GRAY[:25])
     fill(tmp_path / "in" / ".hidden", GRAY[25:])
@@ -736,7 +822,7 @@ def test_proportions_are_kept(prepare, fails, tmp_path):
     arrays, text = prepare("in", "--size", 20)
     assert "2 of 2 pictures are not square: --fit pad" in text
     image = arrays["x_train"][0, ..., 0]
-    assert (image[:7] == 90).all() and (image[13:] == 90).all() and image[9, 8:12].min() > 240
+    assert (image[:8] == 90).all() and (image[13:] == 90).all() and image[10, 8:12].min() > 240
     arrays, text = prepare("in", "--size", 20, "--fit", "crop")
     assert "--fit crop" in text and arrays["x_train"][0, 9:11, 1:19].min() > 200
     arrays, text = prepare("in", "--size", 20, "--fit", "stretch")
