@@ -49,9 +49,9 @@ USUAL = {"x", "image", "images", "data", "pixels"}  # names of arrays of images
 MASKS = {"mask", "masks", "gt", "truth", "groundtruth", "segmentation", "segmentations"}
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
+TABLES = (".csv", ".tsv", ".txt")
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 NUMBER = re.compile(r"\s*[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)\s*")
-TABLES = (".csv", ".tsv", ".txt")
 CHANNELS = (1, 3, 4)
 GRAY = "are grayscale"
 SMALLEST, LARGEST = 8, 256  # sides of the images that both scripts take
@@ -88,10 +88,6 @@ class Area:
     height: int
     width: int
 
-    def __str__(self):
-        name = self.source.name.encode("utf-8", "backslashreplace").decode()
-        return f"{name}#{self.page + 1}" if self.page else name
-
 
 def parse_options(arguments=None):
     """Return the options of the command line; mistakes end the script."""
@@ -103,12 +99,11 @@ def parse_options(arguments=None):
     add("what", type=Path, nargs="+", metavar="WHAT", help="folders, archives or files")
     add("--output", type=Path, required=True, metavar="FILE", help=".npz file to write")
     add("--force", action="store_true", help="overwrite existing files")
-    add("--size", type=int, metavar="N", help="resize to N x N pixels, 8 to 256")
-    text = (
-        "how --size keeps proportions: pad with the colour of the border (default), crop, stretch"
-    )
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--size", type=int, metavar="N", help="resize to N x N pixels, 8 to 256")
+    either("--crop", type=int, metavar="N", help="random crops of N x N pixels, 8 to 256")
+    text = "how --size keeps proportions (default: pad, with the colour of the border)"
     add("--fit", choices=("pad", "crop", "stretch"), default="pad", help=text)
-    add("--crop", type=int, metavar="N", help="random crops of N x N pixels, 8 to 256")
     text = "number of crops in x_train (default: 10000)"
     add("--count", type=int, default=10000, metavar="N", help=text)
     text = "noisy pictures, with the names and sizes of the clean ones in WHAT"
@@ -124,7 +119,7 @@ def parse_options(arguments=None):
     text = "put all images of a folder into one part, such as frames of one video"
     add("--keep-folders-together", action="store_true", help=text)
     add("--drop-copies", action="store_true", help="use one of each set of equal images")
-    add("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
+    add("--skip-unreadable", action="store_true", help="leave out files that cannot be read")
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     options = parser.parse_args(arguments)
     sides = (SMALLEST, LARGEST)
@@ -133,14 +128,12 @@ def parse_options(arguments=None):
         value = vars(options)[name]
         if value is not None and not low <= value <= high:
             fail(f"--{name} must be {low:,} to {high:,}, found {value:,}")
-    options.copies = options.output.with_name(f"{options.output.stem}-copies.txt")
-    if options.size and options.crop:
-        fail("--size and --crop must not be given together, found both")
     if options.range and options.range[0] >= options.range[1]:
         fail(f"--range must be a lower and a higher number, found {options.range}")
     for path in [*options.what, options.noisy or Path()]:
         if not path.exists():
             fail(f"{path} does not exist")
+    options.copies = options.output.with_name(f"{options.output.stem}-copies.txt")
     for path in (options.output, options.copies):
         if path.exists() and not options.force:
             fail(f"{path} exists; --force overwrites it")
@@ -156,15 +149,16 @@ def find_files(paths, scratch):
     for number, path in enumerate(paths):
         is_archive = path.name.lower().endswith(ARCHIVES)
         folder = unpack(path, scratch / str(number)) if is_archive else path
-        if folder.is_dir():
-            prefix = f"{path.name.split('.')[0]}/" if len(paths) > 1 else ""
-            files = pictures.find_files(folder)
-            named = {prefix + file.relative_to(folder).as_posix(): file for file in files}
-        else:
-            named = {path.name: path}
-        for name in named.keys() & found.keys():
-            fail(f"names must differ, found {found[name]} and {named[name]}")
-        found |= named
+        files = pictures.find_files(folder) if folder.is_dir() else [path]
+        for file in files:
+            name = file.name
+            if folder.is_dir():
+                prefix = f"{path.name.split('.')[0]}/" if len(paths) > 1 else ""
+                name = prefix + file.relative_to(folder).as_posix()
+            name = name.encode("utf-8", "backslashreplace").decode()  # of old zip files
+            if name in found:
+                fail(f"names must differ, found {found[name]} and {file}")
+            found[name] = file
     return found
 
 
@@ -200,8 +194,8 @@ def part_of(name):
 # ---- Files of arrays -----------------------------------------------------------------------------
 
 
-def read_arrays(path, shape):
-    """Return {name: array} of a file; nothing of other kinds of files."""
+def read_file(path, shape):
+    """Return the array of a file, or a mapping of names to arrays; nothing of other files."""
     with path.open("rb") as file:
         opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
     with opener(path, "rb") as file:
@@ -209,51 +203,49 @@ def read_arrays(path, shape):
         file.seek(0)
         if path.suffix in PICKLES or re.match(rb"\x80[\2-\5]", start):
             raise ValueError("it must be no pickle, because opening one can run code")
-        if start.startswith(b"\x93NUMPY"):
-            return {"": np.load(file, allow_pickle=False)}
-        if start.startswith(b"PK"):
-            return flat(np.load(file, allow_pickle=False))
+        if start.startswith((b"\x93NUMPY", b"PK")):
+            return arrays_in("", np.load(file, allow_pickle=False))
         if h5py.is_hdf5(path):
-            arrays = flat(h5py.File(path))
-            is_matlab = start.startswith(b"MATLAB")  # 7.3, which reverses the axes
-            return {name: array.T if is_matlab else array for name, array in arrays.items()}
+            return arrays_in("", h5py.File(path))
         if start.startswith(b"MATLAB"):
-            return flat(scipy.io.loadmat(path, simplify_cells=True))
+            return arrays_in("", scipy.io.loadmat(file, simplify_cells=True))
         if start.startswith(b"\0\0") and start[2] in IDX_TYPES:
-            return {"": read_idx(file.read())}
+            return arrays_in("", read_idx(file.read()))
         numbers = [len(re.findall(rb"[\d.]+", line)) for line in start.splitlines()[:2]]
         if b"\0" not in start and max(numbers, default=0) >= SMALLEST**2:
-            return read_table(file.read().decode("utf-8-sig"), shape)
+            return arrays_in("", read_table(file.read().decode("utf-8-sig"), shape))
     return {}
 
 
-def flat(values):
-    """Return {name: array} of arrays, of groups or structures of them, and of MATLAB's cells."""
-    found = {}
-    for name, value in values.items():
-        if name.startswith("#"):  # references of MATLAB
-            continue
-        if isinstance(value, Mapping):
-            found |= {f"{name}/{key}": array for key, array in flat(value).items()}
-        elif isinstance(value, np.ndarray | h5py.Dataset):
-            array = stacked(name, value) if value.dtype == object else value[()]
-            if np.asarray(array).dtype.kind in "buifSU":
-                found[name] = array
-    return found
+def arrays_in(name, value):
+    """Return {name: array} of an array, or of a group or structure of arrays."""
+    if isinstance(value, Mapping):
+        found = {}
+        for key, inside in value.items():
+            if not key.startswith(("#", "__")):  # of MATLAB
+                found |= arrays_in(f"{name}/{key}", inside)
+        return found
+    array = np.asarray(value)
+    is_hdf5 = isinstance(value, h5py.Dataset)
+    if array.dtype == object:
+        cells = np.ravel(array).tolist()
+        if is_hdf5 and h5py.check_ref_dtype(value.dtype):
+            cells = [value.file[cell][()] for cell in cells]
+        array = stack(name, cells)
+    if is_hdf5 and value.file.userblock_size:  # MATLAB 7.3 reverses the axes
+        array = array.T
+    return {name: array} if array.ndim and array.dtype.kind in "buifSU" else {}
 
 
-def stacked(name, value):
-    """Return the cells of MATLAB as one array; they may be references to others in the file."""
-    cells = []
-    for cell in np.ravel(value[()]):
-        cells.append(value.file[cell][()] if isinstance(cell, h5py.Reference) else cell)
+def stack(name, cells):
+    """Return MATLAB's cells as one array."""
     shapes = sorted({np.shape(cell) for cell in cells})
-    if len(shapes) == 1:
+    if len(shapes) < 2:
         return np.array(cells)
-    if min(map(math.prod, shapes), default=0) >= SMALLEST**2:
-        found = f"{shapes[0]} and {shapes[-1]}"
-        raise ValueError(f"{name} must have cells of one size, found {found}")
-    return value[()]  # not images
+    if min(map(math.prod, shapes)) >= SMALLEST**2:
+        must = f"{name.strip('/')} must have cells of one size"
+        raise ValueError(f"{must}, found {shapes[0]} and {shapes[-1]}")
+    return np.empty(0, dtype=object)  # no images
 
 
 def read_idx(content):
@@ -378,22 +370,20 @@ def the_only_one(role, names, arrays):
 def array_sources(files, options):
     """Return a Source for each image in files of arrays."""
 
-    def read(path):
-        return read_arrays(path, options.shape)
+    def read(name):
+        return read_file(files[name], options.shape)
 
     arrays = {}
-    read_files = pictures.for_each_picture([*files.values()], read, options, "file")
-    for name, path in files.items():
-        stem = name.removesuffix(".gz").removesuffix(path.suffix)
-        for key, array in read_files.get(path, {}).items():
-            arrays[f"{stem}/{key}".rstrip("/")] = array
+    for name, found in pictures.for_each_picture([*files], read, options, "file").items():
+        stem = name.removesuffix(".gz").removesuffix(files[name].suffix)
+        arrays |= {stem + key: array for key, array in found.items()}
     chosen = choose(arrays, options.array)
     if not chosen:
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         hint = f"{found}; --array NAME uses one" if arrays else "none"
-        for name in files:
-            if not arrays and name.endswith(TABLES):
-                hint = f"none; a row of {name} must have {SMALLEST**2} pixels or more"
+        tables = [name for name in files if name.endswith(TABLES)]
+        if tables and not arrays:
+            hint = f"none; a row of {tables[0]} must have {SMALLEST**2} pixels or more"
         fail(f"there must be pictures or arrays of images, found {hint}")
     used = {name for roles in chosen.values() for name in roles.values()}
     if arrays.keys() - used:
@@ -404,24 +394,24 @@ def array_sources(files, options):
         images = as_images(name, arrays[name], options.shape)
         if options.transpose:
             images = images.swapaxes(1, 2)
-        labels = labels_of(images, roles.get("labels"), arrays)
+        labels = [None] * len(images)
+        if "labels" in roles:
+            labels = labels_of(roles["labels"], arrays[roles["labels"]], labels)
         place = part if len(chosen) > 1 else None  # a test file alone is as good as any
         for index, image in enumerate(images):
             sources.append(Source(f"{name}[{index}]", place, labels[index], {"": image}))
     return sources
 
 
-def labels_of(images, name, arrays):
-    """Return a label for each image, of the array of this name if it has as many."""
-    if name is None:
-        return [None] * len(images)
-    labels = np.ravel(arrays[name])
-    if len(labels) != len(images):
-        print(f"{name}: not used, {len(labels):,} labels of {len(images):,} images")
-        return [None] * len(images)
-    print(f"{name}: their labels")
+def labels_of(name, array, none):
+    """Return the labels in an array, or `none` if there are not as many."""
+    labels = np.ravel(array)
+    if len(labels) != len(none):
+        print(f"{name}: not used, {len(labels):,} labels of {len(none):,} images")
+        return none
+    print(f"{name}: the labels")
     if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
-        return labels.astype(int)
+        labels = labels.astype(int)
     return labels
 
 
@@ -526,11 +516,11 @@ def look(source):
 
 def find_copies(sources, options):
     """Return {copy: first} of equal sources, and say how many there are."""
+    train = [source for source in sources if source.part not in ("val", "test")]
+    others = [source for source in sources if source.part in ("val", "test")]
     first = {}
     copies = {}
-    ordered = [source for source in sources if source.part not in ("val", "test")]
-    ordered += [source for source in sources if source.part in ("val", "test")]
-    for source in ordered:  # so that of copies, those in train come first
+    for source in train + others:  # so that of copies, those in train come first
         if source.digest in first:
             copies[source] = first[source.digest]
         first.setdefault(source.digest, source)
@@ -597,83 +587,80 @@ def cut_in_strips(areas, missing, crop):
 
 
 def plan_crops(areas, options):
-    """Draw the places of the crops; return {part: [(area, top, left)]}.
+    """Return areas of random crops.
 
     Large areas get more: each place in a picture is as likely as any other.
     """
     draw = np.random.default_rng(options.seed)
-    planned = {}
+    crops = []
     for part in sorted({area.part for area in areas}):
         some = [area for area in areas if area.part == part]
         rows = np.array([area.height - options.crop + 1 for area in some])
         columns = np.array([area.width - options.crop + 1 for area in some])
         places = rows * columns
         count = options.count if part == "train" else max(1, options.count // HELD_OUT)
-        planned[part] = []
         for index in draw.choice(len(some), count, p=places / places.sum()):
             area = some[index]
             top = area.top + draw.integers(rows[index])
             left = area.left + draw.integers(columns[index])
-            planned[part].append((area, top, left))
-    return planned
+            crops.append(replace(area, top=top, left=left))
+    return crops
 
 
 def plan_whole(areas, options):
-    """Return {part: [(area, top, left)]} of whole images; pictures are in random order."""
+    """Return areas of whole images, pictures in random order; without --size, all of one size."""
     sizes = sorted({(area.height, area.width) for area in areas})
-    if not options.size and (
-        sizes[1:] or not SMALLEST <= min(sizes[0]) <= max(sizes[0]) <= LARGEST
-    ):
+    is_one_size = len(sizes) == 1 and min(sizes[0]) >= SMALLEST and max(sizes[0]) <= LARGEST
+    if not options.size and not is_one_size:
         text = "pictures must be of one size with sides of 8 to 256, or have --size or --crop"
         fail(f"{text}, found {len(sizes)} from {sizes[0]} to {sizes[-1]}")
     oblong = sum(area.height != area.width for area in areas)
     if options.size and oblong:
         print(f"{oblong:,} of {len(areas):,} pictures are not square: --fit {options.fit}")
-    order = range(len(areas))
     if isinstance(areas[0].source.contents[""], Path):
         order = np.random.default_rng(options.seed).permutation(len(areas))
-    planned = {}
-    for index in order:
-        planned.setdefault(areas[index].part, []).append((areas[index], 0, 0))
-    return planned
+        areas = [areas[index] for index in order]
+    return areas
 
 
 def fill(planned, ranges, mode, options):
     """Return {name: array} of planned areas, with their labels and names; the mode is L or RGB."""
     arrays = {}
-    windows = {}
+    windows = {}  # of the pages of sources
     side = options.crop or options.size
-    for part in sorted(planned, key=["train", "val", "test"].index):
-        areas = [area for area, *_ in planned[part]]
-        first = areas[0]
-        size = (side, side) if side else (first.height, first.width)
-        shape = (len(areas), *size, len(mode))
-        for suffix in first.source.contents:
-            arrays[f"x_{part}{suffix}"] = np.empty(shape, np.uint8)
+    for part in ("train", "val", "test"):
+        areas = [area for area in planned if area.part == part]
+        if not areas:
+            continue
+        source = areas[0].source
+        size = (side, side) if side else source.sizes[0]
+        for suffix in source.contents:
+            arrays[f"x_{part}{suffix}"] = np.empty((len(areas), *size, len(mode)), np.uint8)
         labels = [area.source.label for area in areas]
         if None not in labels:
             arrays[f"y_{part}"] = np.array(labels)
-        if isinstance(first.source.contents[""], Path):
-            arrays[f"names_{part}"] = np.array([str(area) for area in areas])
-        for row, (area, top, left) in enumerate(planned[part]):
-            windows.setdefault(area.source, []).append((area.page, part, row, top, left))
+        if isinstance(source.contents[""], Path):
+            names = [f"{area.source}#{area.page + 1}".removesuffix("#1") for area in areas]
+            arrays[f"names_{part}"] = np.array(names)
+        for row, area in enumerate(areas):
+            windows.setdefault((area.source, area.page), []).append((row, area))
 
     def fill_from(source):
         """Put the windows planned for a source in the arrays."""
         for suffix, content in source.contents.items():
-            for number, pixels in enumerate(pictures.read_pages(content, [])):
+            for page, pixels in enumerate(pictures.read_pages(content, [])):
                 image = pictures.as_image(pixels, ranges)
-                for page, part, row, top, left in windows[source]:
-                    if page != number:
-                        continue
+                for row, area in windows.get((source, page), []):
                     window = image
                     if options.crop:
-                        window = image.crop((left, top, left + side, top + side))
+                        box = (area.left, area.top, area.left + side, area.top + side)
+                        window = image.crop(box)
                     if options.size:
                         window = pictures.resize(image, side, side, options.fit)
-                    arrays[f"x_{part}{suffix}"][row] = np.atleast_3d(window.convert(mode))
+                    arrays[f"x_{area.part}{suffix}"][row] = np.atleast_3d(window.convert(mode))
 
-    pictures.for_each_picture([*windows], fill_from, options)
+    sources = dict.fromkeys(area.source for area in planned)
+    pictures.for_each_picture([*sources], fill_from, options)
     return arrays
 
 
