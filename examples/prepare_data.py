@@ -104,17 +104,12 @@ def parse_options(arguments=None):
     either("--crop", type=int, metavar="N", help="random crops of N x N pixels, 8 to 256")
     text = "how --size keeps proportions (default: pad, with the colour of the border)"
     add("--fit", choices=("pad", "crop", "stretch"), default="pad", help=text)
-    text = "number of crops in x_train (default: 10000)"
-    add("--count", type=int, default=10000, metavar="N", help=text)
-    text = "noisy pictures, with the names and sizes of the clean ones in WHAT"
-    add("--noisy", type=Path, metavar="WHAT", help=text)
+    add("--count", type=int, default=10000, metavar="N", help="crops in x_train (default: 10000)")
+    add("--noisy", type=Path, metavar="WHAT", help="noisy pictures, named as the clean ones")
     add("--gray", "--grey", action="store_true", help="grayscale instead of RGB")
-    text = "values that become black and white (default: the output says what was used)"
-    add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
-    text = "height and width, and channels before or after them, of the images in an array"
-    add("--shape", type=int, nargs="+", metavar="N", help=text)
-    text = "swap height and width of images in arrays, such as EMNIST's or flat ones of MATLAB"
-    add("--transpose", action="store_true", help=text)
+    add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of black and white")
+    add("--shape", type=int, nargs="+", metavar="N", help="sides and channels of an image")
+    add("--transpose", action="store_true", help="swap height and width, as EMNIST needs")
     add("--array", metavar="NAME", help="array of images to use, where a file has several")
     text = "put all images of a folder into one part, such as frames of one video"
     add("--keep-folders-together", action="store_true", help=text)
@@ -385,34 +380,28 @@ def array_sources(files, options):
         if tables and not arrays:
             hint = f"none; a row of {tables[0]} must have {SMALLEST**2} pixels or more"
         fail(f"there must be pictures or arrays of images, found {hint}")
-    used = {name for roles in chosen.values() for name in roles.values()}
-    if arrays.keys() - used:
-        print(f"left out: {', '.join(sorted(arrays.keys() - used))}")
     sources = []
+    used = set()
     for part, roles in chosen.items():
         name = roles["images"]
         images = as_images(name, arrays[name], options.shape)
         if options.transpose:
             images = images.swapaxes(1, 2)
-        labels = [None] * len(images)
-        if "labels" in roles:
-            labels = labels_of(roles["labels"], arrays[roles["labels"]], labels)
+        used.add(name)
+        labels = np.ravel(arrays.get(roles.get("labels"), []))
+        if len(labels) == len(images):
+            print(f"{roles['labels']}: the labels")
+            used.add(roles["labels"])
+        else:
+            labels = np.full(len(images), None)
+        if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+            labels = labels.astype(int)
         place = part if len(chosen) > 1 else None  # a test file alone is as good as any
         for index, image in enumerate(images):
             sources.append(Source(f"{name}[{index}]", place, labels[index], {"": image}))
+    if arrays.keys() - used:
+        print(f"left out: {', '.join(sorted(arrays.keys() - used))}")
     return sources
-
-
-def labels_of(name, array, none):
-    """Return the labels in an array, or `none` if there are not as many."""
-    labels = np.ravel(array)
-    if len(labels) != len(none):
-        print(f"{name}: not used, {len(labels):,} labels of {len(none):,} images")
-        return none
-    print(f"{name}: the labels")
-    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
-        labels = labels.astype(int)
-    return labels
 
 
 # ---- Pictures: parts, labels and partners --------------------------------------------------------

@@ -176,8 +176,8 @@ def test_tables(name, content, labels, said, prepare, tmp_path):
     assert arrays.get("y_train", np.array(None)).tolist() == np.array(labels).tolist()
 
 
-AT = "x/all/digits: "
 SAID = "(11, 12, 40), 40 images of 11 x 12 on the last axis"
+SAID_OF_GROUPS = f"x/all/digits: {SAID}\nx/all/labels: the labels\nleft out: x/names"
 TREE = {"train": {"images": LAST, "labels": COLUMN}, "name": "digits"}
 GROUPS = {"all/digits": LAST, "all/labels": LABELS, "names": [b"a", b"bc"] * 20, "#refs#/a": LAST}
 BINARY = {  # file name, content, images, labels, what is said
@@ -192,9 +192,10 @@ BINARY = {  # file name, content, images, labels, what is said
     "camel": ("x.npz", npz(trainImages=GRAY, trainLabels=LABELS), GRAY, LABELS, ""),
     "masks": ("x.npz", npz(images=GRAY, mask=GRAY > 9, y=LABELS), GRAY, LABELS, "left out: x/mask"),
     "flat": ("x.npz", npz(data=FLAT, images=GRAY, y=LABELS), GRAY, LABELS, "left out: x/images"),
+    "few labels": ("x.npz", npz(x=GRAY, y=LABELS[:30]), GRAY, None, "left out: x/y"),
     "structures": ("x.mat", mat({"data": TREE}), GRAY[:, 1:], LABELS, SAID),
     "MATLAB 7.3": ("x.mat", matlab_7(X=LAST, y=COLUMN), GRAY[:, 1:], LABELS, SAID),
-    "groups": ("x.h5", hdf5(GROUPS), GRAY[:, 1:], LABELS, f"left out: x/names\n{AT}{SAID}"),
+    "groups": ("x.h5", hdf5(GROUPS), GRAY[:, 1:], LABELS, SAID_OF_GROUPS),
     "cells": ("x.mat", mat({"X": cell_array(GRAY), "y": LABELS}), GRAY, LABELS, ""),
     "RGB cells": ("x.mat", mat({"X": cell_array(RGB)}), RGB, None, ""),
     "cells of 7.3": ("x.mat", matlab_7(GRAY, y=COLUMN), GRAY, LABELS, ""),
