@@ -312,11 +312,15 @@ def for_each_picture(paths, work, options, unit="picture"):
     with ThreadPoolExecutor(WORKERS) as pool, warnings.catch_warnings(action="ignore"):
         progress = tqdm(pool.map(attempt, paths), total=len(paths), unit=unit, disable=None)
         found = dict(zip(paths, progress, strict=True))
-    failures = [f"{path}: {error}" for path, (_, error) in found.items() if error]
-    if failures:
-        named = "; ".join(failures[:10])
-        text = f"{len(failures):,} of {len(paths):,} {unit}s cannot be read ({named})"
-        if len(failures) == len(paths) or "skip_unreadable" not in options:
+    failures = {}
+    for path, (_, error) in found.items():
+        if error:
+            failures.setdefault(error, []).append(str(path))
+    count = sum(map(len, failures.values()))
+    if count:
+        named = [f"{', '.join(names[:10])}: {error}" for error, names in failures.items()]
+        text = f"{count:,} of {len(paths):,} {unit}s cannot be read ({'; '.join(named[:10])})"
+        if count == len(paths) or "skip_unreadable" not in options:
             fail(text)
         if not options.skip_unreadable:
             fail(f"{text}; --skip-unreadable leaves them out")

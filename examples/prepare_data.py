@@ -51,7 +51,7 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", "
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 TABLES = (".csv", ".tsv", ".txt")
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-NUMBER = re.compile(r"\s*[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)\s*")
+NUMBER = re.compile(r"[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)")
 CHANNELS = (1, 3, 4)
 GRAY = "are grayscale"
 SMALLEST, LARGEST = 8, 256  # sides of the images that both scripts take
@@ -254,13 +254,17 @@ def read_table(text, shape):
     """Return {"data": rows of pixels, "column ...": their labels} of a text file."""
     lines = text.strip().splitlines()
     delimiter = next((each for each in ";\t|," if each in lines[-1]), None)  # None: spaces
+    if re.search(r"\d,\d+ +\d+,\d", lines[-1]):  # decimal commas, and spaces between columns
+        delimiter = None
     if delimiter != ",":
         lines = [line.replace(",", ".") for line in lines]  # decimal commas
-    header, row = (lines[at].replace('"', "").lower().split(delimiter) for at in (0, -1))
+    header = [each.strip(' "') for each in lines[0].lower().split(delimiter)]
+    row = [each.strip(' "') for each in lines[-1].lower().split(delimiter)]
     columns = range(len(row))
-    texts = [at for at in columns if not NUMBER.fullmatch(row[at])]
-    has_header = texts != [at for at in columns if not NUMBER.fullmatch(header[at])]
-    has_header |= header == [*map(str, columns)]  # as pandas names them
+    numbered = [*map(str, columns)]  # as pandas names columns, with an index or without
+    texts = [at for at in columns if row[at] and not NUMBER.fullmatch(row[at])]
+    first_texts = [at for at in columns if header[at] and not NUMBER.fullmatch(header[at])]
+    has_header = first_texts != texts or header[1:] in (numbered[1:], numbered[:-1])
     names = header if has_header else [None] * len(row)
     labels = [at for at in columns if names[at] in LABELS] or texts
     pixels = [at for at in columns if at not in labels + texts and names[at] not in IDS]
@@ -390,7 +394,7 @@ def array_sources(files, options):
         used.add(name)
         labels = np.ravel(arrays.get(roles.get("labels"), []))
         if len(labels) == len(images):
-            print(f"{roles['labels']}: the labels")
+            print(f"labels are in {roles['labels']}")
             used.add(roles["labels"])
         else:
             labels = np.full(len(images), None)
@@ -708,7 +712,7 @@ def main(options):
     for name in [name for name in arrays if name.startswith("x_")]:
         print(f"{name}: {len(arrays[name]):,} images, {arrays[name].shape[1:]}")
     if len(arrays["x_train"]) < FEWEST:
-        print(f"x_train has fewer than {FEWEST} images, too few for the scripts; try --crop")
+        print(f"the scripts need {FEWEST} or more images in x_train")
     print(f"wrote {options.output}")
 
 

@@ -142,8 +142,9 @@ PIXELS = [f"pixel{index}" for index in range(144)]
 HEADER = ",".join(["label", *PIXELS])
 ENDED = ",".join([*PIXELS, "class"])  # by the label
 MOVED = np.roll(ROWS, -1, axis=1)
-FIRST = "x/column 1 of 145: the labels"
-NAMED = "x/column 1 of 145 (label): the labels"
+PANDAS = table(np.column_stack([range(40), FLAT]), header="," + ",".join(map(str, range(144))))
+FIRST = "labels are in x/column 1 of 145\n"
+NAMED = "labels are in x/column 1 of 145 (label)\n"
 TABLES = {  # file name, content, labels, what is said of them; the images are GRAY
     "header": ("x.csv", table(ROWS, header=HEADER), LABELS, NAMED),
     "semicolons": ("x.csv", table(ROWS, ";", HEADER.replace(",", ";")), LABELS, NAMED),
@@ -152,17 +153,19 @@ TABLES = {  # file name, content, labels, what is said of them; the images are G
     "commas and spaces": ("x.csv", table(ROWS, ", "), LABELS, FIRST),
     "decimal commas": ("x.csv", table(ROWS + 0.25, ";").replace(b".", b","), LABELS + 0.25, FIRST),
     "commas, tabs": ("x.txt", table(ROWS + 0.25, "\t").replace(b".", b","), LABELS + 0.25, FIRST),
+    "commas, spaces": ("x.txt", table(ROWS + 0.25, " ").replace(b".", b","), LABELS + 0.25, FIRST),
     "no labels": ("x.csv", table(FLAT), None, ""),
     "pandas": ("x.csv", table(FLAT, header=",".join(map(str, range(144)))), None, ""),
+    "pandas with index": ("x.csv", PANDAS, None, ""),
     "marked": ("x.csv", b"\xef\xbb\xbf" + table(ROWS).replace(b"\n", b"\r\n"), LABELS, FIRST),
     "quoted": ("x.csv", re.sub(rb"\d+", rb'"\g<0>"', table(ROWS)), LABELS, FIRST),
     "words": ("x.csv", table(WORDS_FIRST), WORDS, FIRST),
-    "words last": ("x.csv", table(WORDS_LAST), WORDS, "x/column 145 of 145: the labels"),
+    "words last": ("x.csv", table(WORDS_LAST), WORDS, "labels are in x/column 145 of 145\n"),
     "ids": ("x.csv", table(NUMBERED, header=f"id,{HEADER}"), LABELS, "column 2 of 146 (label)"),
     "index": ("x.csv", table(NUMBERED, header=f",{HEADER}"), LABELS, "column 2 of 146 (label)"),
-    "last": ("x.csv", table(MOVED), LABELS, "x/column 145 of 145: the labels"),
-    "class": ("x.csv", table(MOVED, header=ENDED), LABELS, "x/column 145 of 145 (class): the"),
-    "packed": ("x.csv.gz", gzip.compress(table(ROWS, header=HEADER)), LABELS, "145 (label): the"),
+    "last": ("x.csv", table(MOVED), LABELS, "labels are in x/column 145 of 145\n"),
+    "class": ("x.csv", table(MOVED, header=ENDED), LABELS, "145 of 145 (class)\n"),
+    "packed": ("x.csv.gz", gzip.compress(table(ROWS, header=HEADER)), LABELS, "1 of 145 (label)\n"),
 }  # fmt: skip
 
 
@@ -177,7 +180,7 @@ def test_tables(name, content, labels, said, prepare, tmp_path):
 
 
 SAID = "(11, 12, 40), 40 images of 11 x 12 on the last axis"
-SAID_OF_GROUPS = f"x/all/digits: {SAID}\nx/all/labels: the labels\nleft out: x/names"
+SAID_OF_GROUPS = f"x/all/digits: {SAID}\nlabels are in x/all/labels\nleft out: x/names"
 TREE = {"train": {"images": LAST, "labels": COLUMN}, "name": "digits"}
 GROUPS = {"all/digits": LAST, "all/labels": LABELS, "names": [b"a", b"bc"] * 20, "#refs#/a": LAST}
 BINARY = {  # file name, content, images, labels, what is said
@@ -188,7 +191,7 @@ BINARY = {  # file name, content, images, labels, what is said
     "images": ("a.x.npz", npz(labels=LABELS, images=GRAY), GRAY, LABELS, ""),
     "data": ("x.npz", npz(data=FLAT, target=LABELS), GRAY, LABELS, ""),
     "unnamed": ("x.npz", npz(arr_0=GRAY, arr_1=LABELS), GRAY, LABELS, ""),
-    "x": ("x.npz", npz(X=GRAY, y=np.float64(LABELS)), GRAY, LABELS, "x/y: the labels"),
+    "x": ("x.npz", npz(X=GRAY, y=np.float64(LABELS)), GRAY, LABELS, "labels are in x/y\n"),
     "camel": ("x.npz", npz(trainImages=GRAY, trainLabels=LABELS), GRAY, LABELS, ""),
     "masks": ("x.npz", npz(images=GRAY, mask=GRAY > 9, y=LABELS), GRAY, LABELS, "left out: x/mask"),
     "flat": ("x.npz", npz(data=FLAT, images=GRAY, y=LABELS), GRAY, LABELS, "left out: x/images"),
@@ -355,7 +358,7 @@ def test_files_of_arrays_that_cannot_be_read(prepare, fails, tmp_path):
     scipy.io.savemat(tmp_path / "in" / "a.mat", {"images": GRAY})
     for name in ("b.mat", "c.mat"):
         (tmp_path / "in" / name).write_bytes(b"MATLAB 5.0 MAT-file")
-    fails(["in"], "2 of 3 files cannot be read", "(b.mat: ", "; c.mat: ", "--skip-unreadable")
+    fails(["in"], "2 of 3 files cannot be read", "(b.mat, c.mat: ", "--skip-unreadable")
     arrays, text = prepare("in", "--skip-unreadable")
     assert "skipped: 2 of 3 files cannot be read" in text
     same_images(arrays["x_train"], GRAY)
@@ -398,6 +401,7 @@ def test_folders_of_idx_files(form, prepare, fails, tmp_path):
     ("x.mat", mat({"X": cell_array([*GRAY, GRAY[0, 1:]])}), "of one size, found (11, 12) and (12"),
     ("x.mat", matlab_7([*GRAY, GRAY[0, 1:]]), "(x.mat: X must have cells of one size, found (12"),
     ("x.mat", matlab_7([*RGB, RGB[0, 1:]]), "(x.mat: X must have cells of one size, found (3, 12"),
+    ("gap.csv", table(ROWS) + b"\n1,," + b"1," * 142 + b"1", "could not convert string ''"),
     ("iris.csv", b"5.1,3.5,1.4,.2,setosa\n" * 150, "a row of iris.csv must have 64 pixels or more"),
     ("x.npz", npz(x_test=GRAY, x_val=GRAY), "in train, val and test, or in none of them"),
 ])  # fmt: skip
@@ -616,7 +620,8 @@ def test_pictures_that_cannot_be_read(prepare, fails, tmp_path):
     (tmp_path / "in" / "0.png").write_bytes(b"\n<!DOCTYPE html><html>")
     (tmp_path / "in" / "1.png").write_bytes(b"")
     words = ["in", "--skip-unreadable"]
-    fails(words[:1], "12 of 30 pictures cannot be read (0.png: is an HTML page; 1.png: is damaged")
+    found = "0.png: is an HTML page; 1.png: is damaged or of a kind that is not read; 10.png, 2.png, "
+    fails(words[:1], f"12 of 30 pictures cannot be read ({found}")
     assert not (tmp_path / "x.npz").exists()
     arrays, text = prepare(*words)
     assert "skipped: 12 of 30 pictures cannot be read" in text
@@ -628,6 +633,9 @@ def test_pictures_that_cannot_be_read(prepare, fails, tmp_path):
     tifffile.imwrite(tmp_path / "none" / "five.tif", np.zeros((9, 9, 5), np.uint8), **five)
     tifffile.imwrite(tmp_path / "none" / "nan.tif", np.full((9, 9), np.nan))
     fails(["none"], "five.tif: is damaged or of a kind", "nan.tif must have finite numbers")
+    (tmp_path / "none" / "five.tif").unlink()
+    shutil.copy(tmp_path / "none" / "nan.tif", tmp_path / "none" / "a.tif")
+    fails(["none"], "2 of 2 pictures cannot be read (a.tif, nan.tif must have finite numbers, ")
 
 
 def test_names_that_are_not_utf_8(tmp_path):
@@ -803,9 +811,9 @@ def test_copies_are_named_and_dropped(prepare, tmp_path):
 
 def test_fewer_images_than_the_scripts_take(prepare, tmp_path):
     np.save(tmp_path / "a.npy", GRAY[:19])
-    assert "x_train has fewer than 20 images" in prepare("a.npy", "--shape", 12, 12)[1]
+    assert "the scripts need 20 or more images in x_train" in prepare("a.npy", "--shape", 12, 12)[1]
     np.save(tmp_path / "a.npy", GRAY[:20])
-    assert "fewer" not in prepare("a.npy", "--shape", 12, 12)[1]
+    assert "20 or more" not in prepare("a.npy", "--shape", 12, 12)[1]
 
 
 def test_what_is_skipped_is_counted(prepare, tmp_path):
