@@ -620,7 +620,7 @@ def test_pictures_that_cannot_be_read(prepare, fails, tmp_path):
     (tmp_path / "in" / "0.png").write_bytes(b"\n<!DOCTYPE html><html>")
     (tmp_path / "in" / "1.png").write_bytes(b"")
     words = ["in", "--skip-unreadable"]
-    found = "0.png: is an HTML page; 1.png: is damaged or of a kind that is not read; 10.png, 2.png, "
+    found = "0.png: is an HTML page; 1.png: is damaged or of a kind that is not read; 10.png, 2"
     fails(words[:1], f"12 of 30 pictures cannot be read ({found}")
     assert not (tmp_path / "x.npz").exists()
     arrays, text = prepare(*words)
