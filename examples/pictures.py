@@ -24,7 +24,7 @@ STARTS = (*TIFF, b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"RIFF", b"BM")
 LARGEST = 1_000_000_000  # pixels of a picture: 3 GB in RGB
 Image.MAX_IMAGE_PIXELS = None  # LARGEST is checked instead
 PDF_DPI = 150  # a page of A4 has 1240 x 1754 pixels then
-SAMPLE = 256  # values of each page that tell whether others are outliers
+SAMPLE = 100  # values of each page that tell whether others are outliers
 OUTLIERS = 4  # say so where a few values make the range as many times as wide
 WORKERS = 2  # pictures in memory at the same time; one of 12 megapixels takes up to 150 MB
 logging.getLogger("tifffile").disabled = True  # what cannot be read is an exception
@@ -42,10 +42,7 @@ def fail(message):
 
 
 def read_pages(path, notes):
-    """Yield the pixels of the pages or frames of a picture file, or of an array.
-
-    What is changed on the way, such as "are converted from CMYK", is added to the list `notes`.
-    """
+    """Yield the pixels of each page of a picture file, or of an array; add to the list `notes`."""
     if isinstance(path, np.ndarray):
         frames = [path]
     elif is_dicom(path):
@@ -197,9 +194,10 @@ def kind_of(pixels):
 
 
 def summary(pixels):
-    """Return the kind of values, their minimum and maximum, and a sample of them."""
-    places = np.linspace(0, pixels.size - 1, SAMPLE).astype(int)
-    return kind_of(pixels), pixels.min().item(), pixels.max().item(), pixels.flat[places]
+    """Return the kind of values, their minimum and maximum, and a sample of deep ones."""
+    kind = kind_of(pixels)
+    places = np.linspace(0, pixels.size - 1, SAMPLE if kind != "bytes" else 0).astype(int)
+    return kind, pixels.min().item(), pixels.max().item(), np.float32(pixels.flat[places])
 
 
 def guess_range(kind, low, high):
@@ -228,7 +226,7 @@ def ranges_of(found, options, known=None):
         if (black, white) != (0, 255):
             text = f"{black:.6g} is used as black, {white:.6g} as white"
             print(f"{kind} from {low:.6g} to {high:.6g}: {text}")
-        if not options.range and not known:
+        if kind != "bytes" and not options.range and not known:
             sample = np.concatenate([sample for _, _, sample in pages])
             start, end = np.percentile(sample, [0.05, 99.95])
             if start < end and high - low > OUTLIERS * (end - start):
