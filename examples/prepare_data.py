@@ -190,7 +190,7 @@ def part_of(name):
 
 
 def read_file(path, shape):
-    """Return the array of a file, or a mapping of names to arrays; nothing of other files."""
+    """Return {name: array} of a file; nothing of other kinds of files."""
     with path.open("rb") as file:
         opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
     with opener(path, "rb") as file:
@@ -198,18 +198,20 @@ def read_file(path, shape):
         file.seek(0)
         if path.suffix in PICKLES or re.match(rb"\x80[\2-\5]", start):
             raise ValueError("it must be no pickle, because opening one can run code")
-        if start.startswith((b"\x93NUMPY", b"PK")):
-            return arrays_in("", np.load(file, allow_pickle=False))
-        if h5py.is_hdf5(path):
-            return arrays_in("", h5py.File(path))
-        if start.startswith(b"MATLAB"):
-            return arrays_in("", scipy.io.loadmat(file, simplify_cells=True))
-        if start.startswith(b"\0\0") and start[2] in IDX_TYPES:
-            return arrays_in("", read_idx(file.read()))
         numbers = [len(re.findall(rb"[\d.]+", line)) for line in start.splitlines()[:2]]
-        if b"\0" not in start and max(numbers, default=0) >= SMALLEST**2:
-            return arrays_in("", read_table(file.read().decode("utf-8-sig"), shape))
-    return {}
+        if start.startswith((b"\x93NUMPY", b"PK")):
+            value = np.load(file, allow_pickle=False)
+        elif h5py.is_hdf5(path):
+            value = h5py.File(path)
+        elif start.startswith(b"MATLAB"):
+            value = scipy.io.loadmat(file, simplify_cells=True)
+        elif start.startswith(b"\0\0") and start[2] in IDX_TYPES:
+            value = read_idx(file.read())
+        elif b"\0" not in start and max(numbers, default=0) >= SMALLEST**2:
+            value = read_table(file.read().decode("utf-8-sig"), shape)
+        else:
+            value = {}
+        return arrays_in("", value)
 
 
 def arrays_in(name, value):
@@ -245,9 +247,9 @@ def stack(name, cells):
 
 def read_idx(content):
     """Return the array of an IDX file."""
-    start = 4 + 4 * content[3]
-    shape = [int.from_bytes(content[at : at + 4]) for at in range(4, start, 4)]
-    return np.frombuffer(content[start:], IDX_TYPES[content[2]]).reshape(shape)
+    shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    values = np.frombuffer(content, IDX_TYPES[content[2]], offset=4 + shape.nbytes)
+    return values.reshape(shape)
 
 
 def read_table(text, shape):
