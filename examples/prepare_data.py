@@ -40,7 +40,7 @@ import pictures
 import scipy.io
 from pictures import fail
 
-PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # words in names
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # of names
 PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 PART_WORDS = {"set", "images", "data", "dataset", *PARTS}  # of the name of a part's folder
 LABELS = {"y", "label", "labels", "target", "targets", "class", "classes"}
@@ -56,7 +56,7 @@ CHANNELS = (1, 3, 4)
 GRAY = "are grayscale"
 SMALLEST, LARGEST = 8, 256  # sides of the images that both scripts take
 FEWEST = 20  # images in x_train that both scripts take
-HELD_OUT = 10  # one picture or folder of so many, or such a share of the area, for val and for test
+HELD_OUT = 10  # one picture or folder of so many, or such a share of the area, for val and test
 
 
 @dataclass(eq=False)
@@ -345,7 +345,8 @@ def choose(arrays, wanted):
     candidates = {}
     for name, array in arrays.items():
         words = words_of(name)
-        role = "labels" if words & LABELS or array.size == max(array.shape, default=0) else "images"
+        is_flat = array.size == max(array.shape, default=0)
+        role = "labels" if words & LABELS or is_flat else "images"
         is_wanted = wanted in (None, name, name.rpartition("/")[2]) or role == "labels"
         if is_wanted and array.size > 1 and not words & (IDS | (set() if wanted else MASKS)):
             candidates.setdefault(part_of(name), {}).setdefault(role, []).append(name)
@@ -550,7 +551,7 @@ def set_apart(areas, options):
             for area in group:
                 area.part = part
     if options.keep_folders_together and len({area.source.label for area in train}) > 1:
-        print("--keep-folders-together: each label is in one part only, because folders are labels")
+        print("--keep-folders-together: each label is in one part only, as folders are labels")
     return areas
 
 
