@@ -18,11 +18,14 @@ from tqdm import tqdm
 
 SUFFIXES = ".png .jpg .jpeg .jpe .jfif .bmp .gif .tif .tiff .webp .pbm .pgm .ppm .pnm .pfm .jp2 "
 SUFFIXES += ".j2k .jpx .tga .avif .heic .heif .dcm .dicom .pdf"
+ROTATED = "are rotated as their EXIF data say"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 STARTS = (*TIFF, b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"RIFF", b"BM")
 LARGEST = 1_000_000_000  # pixels of a picture: 3 GB in RGB
 Image.MAX_IMAGE_PIXELS = None  # LARGEST is checked instead
 PDF_DPI = 150  # a page of A4 has 1240 x 1754 pixels then
+SAMPLE = 100  # values of each page that tell whether others are outliers
+OUTLIERS = 4  # say so where a few values make the range as many times as wide
 WORKERS = 2  # pictures in memory at the same time; one of 12 megapixels takes up to 150 MB
 logging.getLogger("tifffile").disabled = True  # what cannot be read is an exception
 
@@ -38,19 +41,19 @@ def fail(message):
 # ---- Files to pixels -----------------------------------------------------------------------------
 
 
-def read_pages(path):
-    """Yield (pixels, notes) of the pages or frames of a picture file, or of an array."""
+def read_pages(path, notes):
+    """Yield the pixels of each page of a picture file, or of an array; add to the list `notes`."""
     if isinstance(path, np.ndarray):
-        frames = [(path, [])]
+        frames = [path]
     elif is_dicom(path):
         frames = dicom_frames(path)
     elif first_bytes(path).startswith(b"%PDF"):
-        frames = pdf_frames(path)
+        frames = pdf_frames(path, notes)
     elif first_bytes(path).startswith(TIFF):
-        frames = tiff_frames(path)
+        frames = tiff_frames(path, notes)
     else:
         frames = pillow_frames(path)
-    for frame, notes in frames:
+    for frame in frames:
         yield pixels_of(frame, notes)
 
 
@@ -84,10 +87,10 @@ def pillow_frames(path):
     has_extras = picture.format == "MPO"  # of one picture, such as its depth
     for frame in [picture] if has_extras else ImageSequence.Iterator(picture):
         if picture.format != "TIFF" or not picture.tag_v2.get(254, 0) & 1:
-            yield frame, []
+            yield frame
 
 
-def tiff_frames(path):
+def tiff_frames(path, notes):
     """Yield the pages of a TIFF file; Pillow reads those that are upright and of 8 bits."""
     kinds = tifffile.PHOTOMETRIC
     with tifffile.TiffFile(path) as file:
@@ -97,18 +100,18 @@ def tiff_frames(path):
         if orientation == 1 and first.dtype in (np.bool_, np.uint8) and not is_stack:
             yield from pillow_frames(path)
             return
+        if orientation > 1:
+            notes.append(ROTATED)
         for series in file.series:
             kind = series.keyframe.photometric
             if kind not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB):
-                raise ValueError(
-                    f"rotated or of 16 bits must be grayscale or RGB, found {kind.name}"
-                )
+                must = "rotated or of 16 bits must be grayscale or RGB"
+                raise ValueError(f"{must}, found {kind.name}")
             for values in series.asarray().reshape(-1, *series.keyframe.shape):
                 values = ~values if kind == kinds.MINISWHITE else values
                 if values.ndim == 3 and values.shape[2] not in (3, 4):
                     values = np.moveaxis(values, 0, -1)
-                notes = ["are rotated as their EXIF data say"] if orientation > 1 else []
-                yield upright(values, orientation), notes
+                yield upright(values, orientation)
 
 
 def upright(values, orientation):
@@ -123,63 +126,78 @@ def upright(values, orientation):
 
 
 def dicom_frames(path):
-    """Yield the frames of a DICOM file, with its own scale (for CT: Hounsfield units)."""
+    """Return the frames of a DICOM file, with its own scale (for CT: Hounsfield units)."""
     import pydicom.pixels
 
     data = pydicom.dcmread(path, force=True)
     values = pydicom.pixels.apply_rescale(data.pixel_array, data)
     if data.PhotometricInterpretation == "MONOCHROME1":  # the minimum is white
         values = values.max() + values.min() - values
-    for frame in values if int(data.get("NumberOfFrames", 1) or 1) > 1 else [values]:
-        yield frame, []
+    has_frames = int(data.get("NumberOfFrames") or 1) > 1
+    return values if has_frames else [values]
 
 
-def pdf_frames(path):
+def pdf_frames(path, notes):
     """Yield the pages of a PDF file, drawn at PDF_DPI."""
     import pypdfium2
 
     for page in pypdfium2.PdfDocument(path):
-        yield page.render(scale=PDF_DPI / 72).to_pil(), [f"are drawn at {PDF_DPI} dpi"]
+        notes.append(f"are drawn at {PDF_DPI} dpi")
+        yield page.render(scale=PDF_DPI / 72).to_pil()
 
 
 def pixels_of(picture, notes):
-    """Return pixels (height, width[, 3]) of a Pillow image or an array, with notes on changes."""
+    """Return pixels (height, width[, 3]) of a Pillow image or an array."""
     if isinstance(picture, np.ndarray) and picture.dtype in (bool, np.uint8):
         picture = Image.fromarray(np.squeeze(picture))
-    if isinstance(picture, Image.Image) and picture.getexif().get(ExifTags.Base.Orientation, 1) > 1:
-        notes.append("are rotated as their EXIF data say")
-        picture = ImageOps.exif_transpose(picture)
-    if isinstance(picture, Image.Image) and picture.mode[0] not in "IF":  # of more than 8 bits
-        mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
-        if picture.mode == "CMYK":
-            notes.append("are converted from CMYK")
-        if picture.has_transparency_data:
-            layer = picture.convert("RGBA")
-            alpha = layer.getchannel("A")
-            if alpha.getextrema()[0] < 255:
-                notes.append("have transparency, put on white")
-            picture = Image.new("RGB", layer.size, "white")
-            picture.paste(layer, mask=alpha)
-        picture = picture if picture.mode == mode else picture.convert(mode)
+    if isinstance(picture, Image.Image):
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) > 1:
+            notes.append(ROTATED)
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode[0] not in "IF":  # of more than 8 bits
+            picture = as_gray_or_rgb(picture, notes)
     pixels = np.squeeze(np.asarray(picture))
     if pixels.shape[2:] == (4,):
         notes.append("are used without their fourth channel")
         pixels = pixels[..., :3]
     if pixels.ndim < 2 or pixels.shape[2:] not in ((), (3,)):
         raise ValueError(f"must be (height, width) with 1, 3 or 4 channels, found {pixels.shape}")
-    if pixels.dtype.kind not in "uif" or not np.isfinite(pixels.max()):
+    if pixels.dtype.kind not in "uif" or not np.isfinite([pixels.min(), pixels.max()]).all():
         raise ValueError("must have finite numbers, found others")
-    return pixels, notes
+    return pixels
+
+
+def as_gray_or_rgb(picture, notes):
+    """Return a Pillow image of 8 bits in mode L or RGB, with white for what is transparent."""
+    if picture.mode == "CMYK":
+        notes.append("are converted from CMYK")
+    if not picture.has_transparency_data:
+        mode = "L" if picture.mode in ("1", "L") else "RGB"
+        return picture if picture.mode == mode else picture.convert(mode)
+    layer = picture.convert("RGBA")
+    alpha = layer.getchannel("A")
+    if alpha.getextrema()[0] < 255:
+        notes.append("have transparency, put on white")
+    white = Image.new("RGB", layer.size, "white")
+    white.paste(layer, mask=alpha)
+    return white
 
 
 # ---- Pixels to bytes -----------------------------------------------------------------------------
 
 
-def extremes(pixels):
-    """Return the kind of values, their minimum and their maximum."""
-    kind = "floats" if pixels.dtype.kind == "f" else "integers"
-    kind = "bytes" if pixels.dtype == np.uint8 else kind
-    return kind, pixels.min().item(), pixels.max().item()
+def kind_of(pixels):
+    """Return the kind of values, each of which has a range of its own."""
+    if pixels.dtype == np.uint8:
+        return "bytes"
+    return "floats" if pixels.dtype.kind == "f" else "integers"
+
+
+def summary(pixels):
+    """Return the kind of values, their minimum and maximum, and a sample of deep ones."""
+    kind = kind_of(pixels)
+    places = np.linspace(0, pixels.size - 1, SAMPLE if kind != "bytes" else 0).astype(int)
+    return kind, pixels.min().item(), pixels.max().item(), np.float32(pixels.flat[places])
 
 
 def guess_range(kind, low, high):
@@ -196,23 +214,30 @@ def guess_range(kind, low, high):
 def ranges_of(found, options, known=None):
     """Return {kind: (low, high)}, the values that become black and white, and say so.
 
-    They are --range, or `known`, or else by the extremes of all pages, [(kind, low, high)].
+    They are --range, or `known`, or else by the summaries of all pages, `found`.
     """
     ranges = {}
     for kind in sorted({kind for kind, *_ in found}):
-        low = min(low for each, low, _ in found if each == kind)
-        high = max(high for each, _, high in found if each == kind)
+        pages = [values for each, *values in found if each == kind]
+        low = min(low for low, _, _ in pages)
+        high = max(high for _, high, _ in pages)
         black, white = options.range or known or guess_range(kind, low, high)
         ranges[kind] = (black, white)
         if (black, white) != (0, 255):
             text = f"{black:.6g} is used as black, {white:.6g} as white"
             print(f"{kind} from {low:.6g} to {high:.6g}: {text}")
+        if kind != "bytes" and not options.range and not known:
+            sample = np.concatenate([sample for _, _, sample in pages])
+            start, end = np.percentile(sample, [0.05, 99.95])
+            if start < end and high - low > OUTLIERS * (end - start):
+                text = f"99.9% of them lie in {start:.6g} to {end:.6g}"
+                print(f"{text}, which --range {start:.6g} {end:.6g} uses")
     return ranges
 
 
 def as_image(pixels, ranges):
     """Return pixels as a Pillow image; values beyond the range of their kind are clipped."""
-    kind, *_ = extremes(pixels[:1, :1])
+    kind = kind_of(pixels)
     low, high = ranges[kind]
     if kind != "bytes" or (low, high) != (0, 255):
         values = pixels.astype(np.result_type(pixels.dtype, np.float32))
@@ -229,10 +254,8 @@ def resize(picture, height, width, fit):
     picture = ImageOps.contain(picture, (width, height))
     pixels = np.atleast_3d(np.asarray(picture))
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    colour = np.median(border, axis=0).astype(int).tolist()
-    padded = Image.new(picture.mode, (width, height), tuple(colour))
-    padded.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
-    return padded
+    colour = np.median(border, axis=0).astype(int)
+    return ImageOps.pad(picture, (width, height), color=tuple(colour.tolist()))
 
 
 # ---- Many files ----------------------------------------------------------------------------------
@@ -273,8 +296,8 @@ def say_skipped(folder, paths):
         print(f"{folder}: skipped {counts}")
 
 
-def for_each_picture(paths, work, options):
-    """Return {path: work(path)} of the pictures that can be read."""
+def for_each_picture(paths, work, options, unit="picture"):
+    """Return {path: work(path)} of the pictures, or other files, that can be read."""
 
     def attempt(path):
         try:
@@ -285,15 +308,20 @@ def for_each_picture(paths, work, options):
             return None, " ".join(str(error).split())[:200]
 
     with ThreadPoolExecutor(WORKERS) as pool, warnings.catch_warnings(action="ignore"):
-        progress = tqdm(pool.map(attempt, paths), total=len(paths), unit="picture", disable=None)
+        progress = tqdm(pool.map(attempt, paths), total=len(paths), unit=unit, disable=None)
         found = dict(zip(paths, progress, strict=True))
-    failures = [f"{path}: {error}" for path, (_, error) in found.items() if error]
-    if failures:
-        named = "; ".join(failures[:10])
-        text = f"{len(failures):,} of {len(paths):,} pictures cannot be read ({named})"
-        if len(failures) == len(paths) or not vars(options).get("skip_unreadable"):
-            hint = "; --skip-unreadable leaves them out" if "skip_unreadable" in options else ""
-            fail(text + hint)
+    failures = {}
+    for path, (_, error) in found.items():
+        if error:
+            failures.setdefault(error, []).append(str(path))
+    count = sum(map(len, failures.values()))
+    if count:
+        named = [f"{', '.join(names[:10])}: {error}" for error, names in failures.items()]
+        text = f"{count:,} of {len(paths):,} {unit}s cannot be read ({'; '.join(named[:10])})"
+        if count == len(paths) or "skip_unreadable" not in options:
+            fail(text)
+        if not options.skip_unreadable:
+            fail(f"{text}; --skip-unreadable leaves them out")
         print(f"skipped: {text}")
     return {path: result for path, (result, error) in found.items() if not error}
 
@@ -311,16 +339,15 @@ def readable_pictures(paths, options, known=None):
     """Return the pictures that can be read, and {kind: (low, high)} of their first pages."""
 
     def look(path):
-        pages = read_pages(path)
-        pixels, _ = next(pages)
-        return extremes(pixels), next(pages, None) is not None
+        pages = read_pages(path, [])
+        return summary(next(pages)), next(pages, None) is not None
 
     found = for_each_picture(paths, look, options)
     several = sum(has_more for _, has_more in found.values())
     if several:
         print(f"{several:,} files have several pages or frames; the first of each is used")
-    deep = [each for each, _ in found.values() if each[0] != "bytes" or options.range]
-    highest = max((each[2] for each, _ in found.values()), default=0)
+    deep = [page for page, _ in found.values() if page[0] != "bytes" or options.range]
+    highest = max((high for (_, _, high, _), _ in found.values()), default=0)
     if highest == 1 and not deep:
         fail("pictures must have values up to 255, or --range 0 1, found 0 and 1 only")
     return [*found], {"bytes": (0, 255), **ranges_of(deep, options, known)}
@@ -328,8 +355,7 @@ def readable_pictures(paths, options, known=None):
 
 def read_picture(path, ranges):
     """Return the first page of a picture file as an upright Pillow image, grayscale or RGB."""
-    pixels, _ = next(read_pages(path))
-    return as_image(pixels, ranges)
+    return as_image(next(read_pages(path, [])), ranges)
 
 
 def read_resized_pictures(paths, shape, model_dir, options):

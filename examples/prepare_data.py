@@ -40,7 +40,7 @@ import pictures
 import scipy.io
 from pictures import fail
 
-PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # words in names
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # of names
 PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 PART_WORDS = {"set", "images", "data", "dataset", *PARTS}  # of the name of a part's folder
 LABELS = {"y", "label", "labels", "target", "targets", "class", "classes"}
@@ -49,12 +49,14 @@ USUAL = {"x", "image", "images", "data", "pixels"}  # names of arrays of images
 MASKS = {"mask", "masks", "gt", "truth", "groundtruth", "segmentation", "segmentations"}
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
+TABLES = (".csv", ".tsv", ".txt")
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)")
 CHANNELS = (1, 3, 4)
 GRAY = "are grayscale"
 SMALLEST, LARGEST = 8, 256  # sides of the images that both scripts take
-HELD_OUT = 10  # one picture or folder of so many, or such a share of the area, for val and for test
+FEWEST = 20  # images in x_train that both scripts take
+HELD_OUT = 10  # one picture or folder of so many, or such a share of the area, for val and test
 
 
 @dataclass(eq=False)
@@ -66,7 +68,7 @@ class Source:
     label: object
     contents: dict  # {"": clean picture, "_noisy": noisy one}
     sizes: list = field(default_factory=list)  # (height, width) of its pages
-    extremes: list = field(default_factory=list)
+    values: list = field(default_factory=list)  # summaries of them, with the suffix
     notes: list = field(default_factory=list)
     digest: bytes = b""
 
@@ -86,10 +88,6 @@ class Area:
     height: int
     width: int
 
-    def __str__(self):
-        name = self.source.name.encode("utf-8", "backslashreplace").decode()
-        return f"{name}#{self.page + 1}" if self.page else name
-
 
 def parse_options(arguments=None):
     """Return the options of the command line; mistakes end the script."""
@@ -101,28 +99,22 @@ def parse_options(arguments=None):
     add("what", type=Path, nargs="+", metavar="WHAT", help="folders, archives or files")
     add("--output", type=Path, required=True, metavar="FILE", help=".npz file to write")
     add("--force", action="store_true", help="overwrite existing files")
-    add("--size", type=int, metavar="N", help="resize to N x N pixels, 8 to 256")
-    text = (
-        "how --size keeps proportions: pad with the colour of the border (default), crop, stretch"
-    )
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--size", type=int, metavar="N", help="resize to N x N pixels, 8 to 256")
+    either("--crop", type=int, metavar="N", help="random crops of N x N pixels, 8 to 256")
+    text = "how --size keeps proportions (default: pad, with the colour of the border)"
     add("--fit", choices=("pad", "crop", "stretch"), default="pad", help=text)
-    add("--crop", type=int, metavar="N", help="random crops of N x N pixels, 8 to 256")
-    text = "number of crops in x_train (default: 10000)"
-    add("--count", type=int, default=10000, metavar="N", help=text)
-    text = "noisy pictures, with the names and sizes of the clean ones in WHAT"
-    add("--noisy", type=Path, metavar="WHAT", help=text)
+    add("--count", type=int, default=10000, metavar="N", help="crops in x_train (default: 10000)")
+    add("--noisy", type=Path, metavar="WHAT", help="noisy pictures, named as the clean ones")
     add("--gray", "--grey", action="store_true", help="grayscale instead of RGB")
-    text = "values that become black and white (default: the output says what was used)"
-    add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
-    text = "height and width, and channels before or after them, of the images in an array"
-    add("--shape", type=int, nargs="+", metavar="N", help=text)
-    text = "swap height and width of images in arrays, such as EMNIST's or flat ones of MATLAB"
-    add("--transpose", action="store_true", help=text)
+    add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of black and white")
+    add("--shape", type=int, nargs="+", metavar="N", help="sides and channels of an image")
+    add("--transpose", action="store_true", help="swap height and width, as EMNIST needs")
     add("--array", metavar="NAME", help="array of images to use, where a file has several")
     text = "put all images of a folder into one part, such as frames of one video"
     add("--keep-folders-together", action="store_true", help=text)
     add("--drop-copies", action="store_true", help="use one of each set of equal images")
-    add("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
+    add("--skip-unreadable", action="store_true", help="leave out files that cannot be read")
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     options = parser.parse_args(arguments)
     sides = (SMALLEST, LARGEST)
@@ -131,14 +123,12 @@ def parse_options(arguments=None):
         value = vars(options)[name]
         if value is not None and not low <= value <= high:
             fail(f"--{name} must be {low:,} to {high:,}, found {value:,}")
-    options.copies = options.output.with_name(f"{options.output.stem}-copies.txt")
-    if options.size and options.crop:
-        fail("--size and --crop must not be given together, found both")
     if options.range and options.range[0] >= options.range[1]:
         fail(f"--range must be a lower and a higher number, found {options.range}")
     for path in [*options.what, options.noisy or Path()]:
         if not path.exists():
             fail(f"{path} does not exist")
+    options.copies = options.output.with_name(f"{options.output.stem}-copies.txt")
     for path in (options.output, options.copies):
         if path.exists() and not options.force:
             fail(f"{path} exists; --force overwrites it")
@@ -152,13 +142,15 @@ def find_files(paths, scratch):
     """Return {name: file} of folders, archives and files; archives are unpacked in `scratch`."""
     found = {}
     for number, path in enumerate(paths):
-        folder = path
-        if path.name.lower().endswith(ARCHIVES):
-            folder = unpack(path, scratch / str(number))
-        prefix = f"{path.name.split('.')[0]}/" if len(paths) > 1 else ""
-        for file in pictures.find_files(folder) if folder.is_dir() else [path]:
-            is_inside = folder.is_dir()
-            name = prefix + file.relative_to(folder).as_posix() if is_inside else path.name
+        is_archive = path.name.lower().endswith(ARCHIVES)
+        folder = unpack(path, scratch / str(number)) if is_archive else path
+        files = pictures.find_files(folder) if folder.is_dir() else [path]
+        for file in files:
+            name = file.name
+            if folder.is_dir():
+                prefix = f"{path.name.split('.')[0]}/" if len(paths) > 1 else ""
+                name = prefix + file.relative_to(folder).as_posix()
+            name = name.encode("utf-8", "backslashreplace").decode()  # of old zip files
             if name in found:
                 fail(f"names must differ, found {found[name]} and {file}")
             found[name] = file
@@ -197,78 +189,101 @@ def part_of(name):
 # ---- Files of arrays -----------------------------------------------------------------------------
 
 
-def read_arrays(path, shape):
+def read_file(path, shape):
     """Return {name: array} of a file; nothing of other kinds of files."""
     with path.open("rb") as file:
         opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
-    try:
-        with opener(path, "rb") as file:
-            start = file.read(2**16)
-            file.seek(0)
-            if path.suffix in PICKLES or re.match(rb"\x80[\2-\5]", start):
-                raise ValueError("it must be no pickle, because opening one can run code")
-            if start.startswith(b"\x93NUMPY"):
-                return {"": np.load(file, allow_pickle=False)}
-            if start.startswith(b"PK"):
-                return flat(np.load(file, allow_pickle=False))
-            if start.startswith(b"\x89HDF"):
-                return flat(h5py.File(path))
-            if h5py.is_hdf5(path):  # of MATLAB 7.3, which reverses the axes
-                return {name: array.T for name, array in flat(h5py.File(path)).items()}
-            if start.startswith(b"MATLAB"):
-                return flat(scipy.io.loadmat(path, simplify_cells=True))
-            if start.startswith(b"\0\0") and start[2] in IDX_TYPES:
-                return {"": read_idx(file.read())}
-            numbers = [len(re.findall(rb"[\d.]+", line)) for line in start.splitlines()[:2]]
-            if b"\0" not in start and max(numbers, default=0) >= SMALLEST**2:
-                return read_table(file.read().decode("utf-8-sig"), shape)
-    except Exception as error:  # the libraries report a damaged file in many ways
-        fail(f"{path} cannot be read: {error}")
-    return {}
+    with opener(path, "rb") as file:
+        start = file.read(2**16)
+        file.seek(0)
+        if path.suffix in PICKLES or re.match(rb"\x80[\2-\5]", start):
+            raise ValueError("it must be no pickle, because opening one can run code")
+        numbers = [len(re.findall(rb"[\d.]+", line)) for line in start.splitlines()[:2]]
+        if start.startswith((b"\x93NUMPY", b"PK")):
+            value = np.load(file, allow_pickle=False)
+        elif h5py.is_hdf5(path):
+            value = h5py.File(path)
+        elif start.startswith(b"MATLAB"):
+            value = scipy.io.loadmat(file, simplify_cells=True)
+        elif start.startswith(b"\0\0") and start[2] in IDX_TYPES:
+            value = read_idx(file.read())
+        elif b"\0" not in start and max(numbers, default=0) >= SMALLEST**2:
+            value = read_table(file.read().decode("utf-8-sig"), shape)
+        else:
+            value = {}
+        return arrays_in("", value)
 
 
-def flat(values):
-    """Return {name: array} of arrays, and of groups or structures of them."""
-    found = {}
-    for name, value in values.items():
-        if name.startswith("#"):  # references of MATLAB
-            continue
-        if isinstance(value, Mapping):
-            found |= {f"{name}/{key}": array for key, array in flat(value).items()}
-        elif isinstance(value, np.ndarray | h5py.Dataset) and value.dtype.kind in "buifSU":
-            found[name] = value[()]
-    return found
+def arrays_in(name, value):
+    """Return {name: array} of an array, or of a group or structure of arrays."""
+    if isinstance(value, Mapping):
+        found = {}
+        for key, inside in value.items():
+            if not key.startswith(("#", "__")):  # of MATLAB
+                found |= arrays_in(f"{name}/{key}", inside)
+        return found
+    array = np.asarray(value)
+    is_hdf5 = isinstance(value, h5py.Dataset)
+    if array.dtype == object:
+        cells = np.ravel(array).tolist()
+        if is_hdf5 and h5py.check_ref_dtype(value.dtype):
+            cells = [value.file[cell][()] for cell in cells]
+        array = stack(name, cells)
+    if is_hdf5 and value.file.userblock_size:  # MATLAB 7.3 reverses the axes
+        array = array.T
+    return {name: array} if array.ndim and array.dtype.kind in "buifSU" else {}
+
+
+def stack(name, cells):
+    """Return MATLAB's cells as one array."""
+    shapes = sorted({np.shape(cell) for cell in cells})
+    if len(shapes) < 2:
+        return np.array(cells)
+    if min(map(math.prod, shapes)) >= SMALLEST**2:
+        must = f"{name.strip('/')} must have cells of one size"
+        raise ValueError(f"{must}, found {shapes[0]} and {shapes[-1]}")
+    return np.empty(0, dtype=object)  # no images
 
 
 def read_idx(content):
     """Return the array of an IDX file."""
-    start = 4 + 4 * content[3]
-    shape = [int.from_bytes(content[at : at + 4]) for at in range(4, start, 4)]
-    return np.frombuffer(content[start:], IDX_TYPES[content[2]]).reshape(shape)
+    shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    values = np.frombuffer(content, IDX_TYPES[content[2]], offset=4 + shape.nbytes)
+    return values.reshape(shape)
 
 
 def read_table(text, shape):
-    """Return {"data": rows of pixels, "labels": their labels} of a text file."""
+    """Return {"data": rows of pixels, "column ...": their labels} of a text file."""
     lines = text.strip().splitlines()
-    delimiter = next((each for each in ",;\t|" if each in lines[-1]), None)  # None: spaces
-    header, row = (lines[at].replace('"', "").lower().split(delimiter) for at in (0, -1))
-    has_header = not all(map(NUMBER.fullmatch, header[1:]))
-    names = header if has_header else [None] * len(row)
+    delimiter = next((each for each in ";\t|," if each in lines[-1]), None)  # None: spaces
+    if re.search(r"\d,\d+ +\d+,\d", lines[-1]):  # decimal commas, and spaces between columns
+        delimiter = None
+    if delimiter != ",":
+        lines = [line.replace(",", ".") for line in lines]  # decimal commas
+    header = [each.strip(' "') for each in lines[0].lower().split(delimiter)]
+    row = [each.strip(' "') for each in lines[-1].lower().split(delimiter)]
     columns = range(len(row))
-    labels = [at for at in columns if names[at] in LABELS or not NUMBER.fullmatch(row[at])]
-    pixels = [at for at in columns if at not in labels and names[at] not in IDS]
+    numbered = [*map(str, columns)]  # as pandas names columns, with an index or without
+    texts = [at for at in columns if row[at] and not NUMBER.fullmatch(row[at])]
+    first_texts = [at for at in columns if header[at] and not NUMBER.fullmatch(header[at])]
+    has_header = first_texts != texts or header[1:] in (numbered[1:], numbered[:-1])
+    names = header if has_header else [None] * len(row)
+    labels = [at for at in columns if names[at] in LABELS] or texts
+    pixels = [at for at in columns if at not in labels + texts and names[at] not in IDS]
     settings = {"delimiter": delimiter, "quotechar": '"', "comments": None, "ndmin": 2}
     settings["skiprows"] = int(has_header)
     if not labels and fits(len(pixels) - 1, shape) and not fits(len(pixels), shape):
         edge = np.loadtxt(lines, usecols=0, **settings)
         labels = columns[-1:] if len(np.unique(edge)) == 1 else [0]  # a pixel at the edge
         pixels = [at for at in pixels if at not in labels]
-        print(f"column {labels[0] + 1} of {len(row)} is the label")
-    values = np.loadtxt(lines, np.float32, usecols=pixels, **settings)
-    arrays = {"data": values}
+    arrays = {"data": np.loadtxt(lines, np.float32, usecols=pixels, **settings)}
     if labels:
-        kind = np.float32 if NUMBER.fullmatch(row[labels[0]]) else str
-        arrays["labels"] = np.loadtxt(lines, kind, usecols=labels[0], **settings)
+        column = labels[0]
+        name = f"column {column + 1} of {len(row)}"
+        if has_header:
+            name += f" ({header[column]})"
+        kind = str if column in texts else np.float32
+        arrays[name] = np.loadtxt(lines, kind, usecols=column, **settings)
     return arrays
 
 
@@ -315,6 +330,9 @@ def as_images(name, array, shape):
         fail(f"{name} must have images of {shape}, found {array.shape}")
     if len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS:
         images = np.moveaxis(images, 1, -1)
+    if not np.isfinite(images).all():
+        bad = sum(not np.isfinite(image).all() for image in images)
+        fail(f"{name} must have finite numbers, found others in {bad:,} of {len(images):,} images")
     text = f"{len(images):,} images of {' x '.join(map(str, shape))} on the {axis} axis"
     if array.ndim == 2:
         text += ", their pixels row by row (--transpose: column by column)"
@@ -327,7 +345,8 @@ def choose(arrays, wanted):
     candidates = {}
     for name, array in arrays.items():
         words = words_of(name)
-        role = "labels" if words & LABELS or array.size == max(array.shape, default=0) else "images"
+        is_flat = array.size == max(array.shape, default=0)
+        role = "labels" if words & LABELS or is_flat else "images"
         is_wanted = wanted in (None, name, name.rpartition("/")[2]) or role == "labels"
         if is_wanted and array.size > 1 and not words & (IDS | (set() if wanted else MASKS)):
             candidates.setdefault(part_of(name), {}).setdefault(role, []).append(name)
@@ -352,36 +371,43 @@ def the_only_one(role, names, arrays):
 
 def array_sources(files, options):
     """Return a Source for each image in files of arrays."""
+
+    def read(name):
+        return read_file(files[name], options.shape)
+
     arrays = {}
-    for name, path in files.items():
-        stem = name.removesuffix(".gz").removesuffix(path.suffix)
-        for key, array in read_arrays(path, options.shape).items():
-            arrays[f"{stem}/{key}".rstrip("/")] = array
+    for name, found in pictures.for_each_picture([*files], read, options, "file").items():
+        stem = name.removesuffix(".gz").removesuffix(files[name].suffix)
+        arrays |= {stem + key: array for key, array in found.items()}
     chosen = choose(arrays, options.array)
     if not chosen:
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         hint = f"{found}; --array NAME uses one" if arrays else "none"
+        tables = [name for name in files if name.endswith(TABLES)]
+        if tables and not arrays:
+            hint = f"none; a row of {tables[0]} must have {SMALLEST**2} pixels or more"
         fail(f"there must be pictures or arrays of images, found {hint}")
-    used = {name for roles in chosen.values() for name in roles.values()}
-    if arrays.keys() - used:
-        print(f"left out: {', '.join(sorted(arrays.keys() - used))}")
     sources = []
+    used = set()
     for part, roles in chosen.items():
         name = roles["images"]
         images = as_images(name, arrays[name], options.shape)
         if options.transpose:
             images = images.swapaxes(1, 2)
-        labels = np.full(len(images), None)
-        if "labels" in roles:
-            labels = np.ravel(arrays[roles["labels"]])
-        if len(labels) != len(images):
-            print(f"{roles['labels']}: not used, {len(labels):,} labels of {len(images):,} images")
+        used.add(name)
+        labels = np.ravel(arrays.get(roles.get("labels"), []))
+        if len(labels) == len(images):
+            print(f"labels are in {roles['labels']}")
+            used.add(roles["labels"])
+        else:
             labels = np.full(len(images), None)
-        elif labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+        if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
             labels = labels.astype(int)
         place = part if len(chosen) > 1 else None  # a test file alone is as good as any
         for index, image in enumerate(images):
             sources.append(Source(f"{name}[{index}]", place, labels[index], {"": image}))
+    if arrays.keys() - used:
+        print(f"left out: {', '.join(sorted(arrays.keys() - used))}")
     return sources
 
 
@@ -471,10 +497,9 @@ def look(source):
     digest = hashlib.blake2b()
     for suffix, content in source.contents.items():
         sizes = []
-        for pixels, notes in pictures.read_pages(content):
+        for pixels in pictures.read_pages(content, source.notes):
             sizes.append(pixels.shape[:2])
-            source.extremes.append((suffix, *pictures.extremes(pixels)))
-            source.notes += notes
+            source.values.append((suffix, *pictures.summary(pixels)))
             if pixels.ndim == 2 or (pixels == pixels[..., :1]).all():
                 source.notes.append(GRAY)
             digest.update(repr(pixels.shape).encode())
@@ -487,11 +512,11 @@ def look(source):
 
 def find_copies(sources, options):
     """Return {copy: first} of equal sources, and say how many there are."""
+    train = [source for source in sources if source.part not in ("val", "test")]
+    others = [source for source in sources if source.part in ("val", "test")]
     first = {}
     copies = {}
-    ordered = [source for source in sources if source.part not in ("val", "test")]
-    ordered += [source for source in sources if source.part in ("val", "test")]
-    for source in ordered:  # so that of copies, those in train come first
+    for source in train + others:  # so that of copies, those in train come first
         if source.digest in first:
             copies[source] = first[source.digest]
         first.setdefault(source.digest, source)
@@ -525,6 +550,8 @@ def set_apart(areas, options):
             held += len(group)
             for area in group:
                 area.part = part
+    if options.keep_folders_together and len({area.source.label for area in train}) > 1:
+        print("--keep-folders-together: each label is in one part only, as folders are labels")
     return areas
 
 
@@ -556,83 +583,80 @@ def cut_in_strips(areas, missing, crop):
 
 
 def plan_crops(areas, options):
-    """Draw the places of the crops; return {part: [(area, top, left)]}.
+    """Return areas of random crops.
 
     Large areas get more: each place in a picture is as likely as any other.
     """
     draw = np.random.default_rng(options.seed)
-    planned = {}
+    crops = []
     for part in sorted({area.part for area in areas}):
         some = [area for area in areas if area.part == part]
         rows = np.array([area.height - options.crop + 1 for area in some])
         columns = np.array([area.width - options.crop + 1 for area in some])
         places = rows * columns
         count = options.count if part == "train" else max(1, options.count // HELD_OUT)
-        planned[part] = []
         for index in draw.choice(len(some), count, p=places / places.sum()):
             area = some[index]
             top = area.top + draw.integers(rows[index])
             left = area.left + draw.integers(columns[index])
-            planned[part].append((area, top, left))
-    return planned
+            crops.append(replace(area, top=top, left=left))
+    return crops
 
 
 def plan_whole(areas, options):
-    """Return {part: [(area, top, left)]} of whole images; pictures are in random order."""
+    """Return areas of whole images, pictures in random order; without --size, all of one size."""
     sizes = sorted({(area.height, area.width) for area in areas})
-    if not options.size and (
-        sizes[1:] or not SMALLEST <= min(sizes[0]) <= max(sizes[0]) <= LARGEST
-    ):
+    is_one_size = len(sizes) == 1 and min(sizes[0]) >= SMALLEST and max(sizes[0]) <= LARGEST
+    if not options.size and not is_one_size:
         text = "pictures must be of one size with sides of 8 to 256, or have --size or --crop"
         fail(f"{text}, found {len(sizes)} from {sizes[0]} to {sizes[-1]}")
     oblong = sum(area.height != area.width for area in areas)
     if options.size and oblong:
         print(f"{oblong:,} of {len(areas):,} pictures are not square: --fit {options.fit}")
-    order = range(len(areas))
     if isinstance(areas[0].source.contents[""], Path):
         order = np.random.default_rng(options.seed).permutation(len(areas))
-    planned = {}
-    for index in order:
-        planned.setdefault(areas[index].part, []).append((areas[index], 0, 0))
-    return planned
+        areas = [areas[index] for index in order]
+    return areas
 
 
 def fill(planned, ranges, mode, options):
     """Return {name: array} of planned areas, with their labels and names; the mode is L or RGB."""
     arrays = {}
-    windows = {}
+    windows = {}  # of the pages of sources
     side = options.crop or options.size
-    for part in sorted(planned, key=["train", "val", "test"].index):
-        areas = [area for area, *_ in planned[part]]
-        first = areas[0]
-        size = (side, side) if side else (first.height, first.width)
-        shape = (len(areas), *size, len(mode))
-        for suffix in first.source.contents:
-            arrays[f"x_{part}{suffix}"] = np.empty(shape, np.uint8)
+    for part in ("train", "val", "test"):
+        areas = [area for area in planned if area.part == part]
+        if not areas:
+            continue
+        source = areas[0].source
+        size = (side, side) if side else source.sizes[0]
+        for suffix in source.contents:
+            arrays[f"x_{part}{suffix}"] = np.empty((len(areas), *size, len(mode)), np.uint8)
         labels = [area.source.label for area in areas]
         if None not in labels:
             arrays[f"y_{part}"] = np.array(labels)
-        if isinstance(first.source.contents[""], Path):
-            arrays[f"names_{part}"] = np.array([str(area) for area in areas])
-        for row, (area, top, left) in enumerate(planned[part]):
-            windows.setdefault(area.source, []).append((area.page, part, row, top, left))
+        if isinstance(source.contents[""], Path):
+            names = [f"{area.source}#{area.page + 1}".removesuffix("#1") for area in areas]
+            arrays[f"names_{part}"] = np.array(names)
+        for row, area in enumerate(areas):
+            windows.setdefault((area.source, area.page), []).append((row, area))
 
     def fill_from(source):
         """Put the windows planned for a source in the arrays."""
         for suffix, content in source.contents.items():
-            for number, (pixels, _) in enumerate(pictures.read_pages(content)):
+            for page, pixels in enumerate(pictures.read_pages(content, [])):
                 image = pictures.as_image(pixels, ranges)
-                for page, part, row, top, left in windows[source]:
-                    if page != number:
-                        continue
+                for row, area in windows.get((source, page), []):
                     window = image
                     if options.crop:
-                        window = image.crop((left, top, left + side, top + side))
+                        box = (area.left, area.top, area.left + side, area.top + side)
+                        window = image.crop(box)
                     if options.size:
                         window = pictures.resize(image, side, side, options.fit)
-                    arrays[f"x_{part}{suffix}"][row] = np.atleast_3d(window.convert(mode))
+                    arrays[f"x_{area.part}{suffix}"][row] = np.atleast_3d(window.convert(mode))
 
-    pictures.for_each_picture([*windows], fill_from, options)
+    sources = dict.fromkeys(area.source for area in planned)
+    pictures.for_each_picture([*sources], fill_from, options)
     return arrays
 
 
@@ -651,9 +675,9 @@ def convert(options, scratch):
         print(f"{count:,} pictures {note}")
     if len(areas) > len(sources):
         print(f"{len(sources):,} files: {len(areas):,} pages or frames, each of which is an image")
-    extremes = [each for source in sources for each in source.extremes]
-    clean = {kind for suffix, kind, *_ in extremes if not suffix}
-    used = [each[1:] for each in extremes if not each[0] or each[1] not in clean]
+    values = [each for source in sources for each in source.values]
+    clean = {kind for suffix, kind, *_ in values if not suffix}
+    used = [each for suffix, *each in values if not suffix or each[0] not in clean]
     ranges = pictures.ranges_of(used, options)
     if options.crop:
         large = [area for area in areas if min(area.height, area.width) >= options.crop]
@@ -665,7 +689,7 @@ def convert(options, scratch):
         planned = plan_crops(set_apart(large, options), options)
     else:
         planned = plan_whole(set_apart(areas, options), options)
-    is_gray = options.gray or notes[GRAY] == len(extremes)
+    is_gray = options.gray or notes[GRAY] == len(values)
     arrays = fill(planned, ranges, "L" if is_gray else "RGB", options)
     limits = next(ranges[kind] for kind in ("floats", "integers", "bytes") if kind in ranges)
     if limits != (0, 255):
@@ -690,6 +714,8 @@ def main(options):
         fail(f"{options.output} cannot be written: {error}")
     for name in [name for name in arrays if name.startswith("x_")]:
         print(f"{name}: {len(arrays[name]):,} images, {arrays[name].shape[1:]}")
+    if len(arrays["x_train"]) < FEWEST:
+        print(f"the scripts need {FEWEST} or more images in x_train")
     print(f"wrote {options.output}")
 
 

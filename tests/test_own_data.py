@@ -107,6 +107,16 @@ def test_both_scripts_train_on_pairs(pairs, denoiser, vae):
     trained_here(vae, "--data", "pairs.npz", "--epochs", 1, "--model-dir", "vae", cwd=pairs)
 
 
+def test_images_of_an_array_of_any_kind(vae, tmp_path):
+    """What prepare_data.py writes has the same images, for a script."""
+    np.save(tmp_path / "a.npy", np.moveaxis(GREY[:, 1:], 0, -1) / 255)
+    words = ["a.npy", "--shape", 11, 12, "--output", "x.npz", "--range", 0, 1]
+    worked("prepare_data", *words, cwd=tmp_path)
+    parts = load_file(vae, tmp_path / "x.npz")[:3]
+    expected = sorted(map(bytes, GREY[:, 1:]))
+    assert sorted(map(bytes, np.concatenate(parts))) == expected
+
+
 def test_pairs_that_do_not_match(pairs, denoiser, tmp_path):
     arrays = arrays_of(pairs / "pairs.npz")
     one_less = arrays | {"x_train_noisy": arrays["x_train_noisy"][:-1]}
