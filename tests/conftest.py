@@ -178,6 +178,7 @@ def colour(tmp_path_factory):
     for index in range(4):
         Image.fromarray(images[index]).save(place / "photos" / f"{index}.png")
     words = ["--data", "own.npz", "--epochs", 20]
-    trained(VAE, *words, "--latent-dim", 16, "--model-dir", "own/vae", cwd=place)
+    sizes = ["--latent-dim", 16, "--batch-size", 16]
+    trained(VAE, *words, *sizes, "--model-dir", "own/vae", cwd=place)
     trained(DENOISER, *words, "--model-dir", "own/denoiser", cwd=place)
     return place
