@@ -20,7 +20,7 @@ METRICS = {  # of each script: head of the column and decimals to show
         "negative_elbo": ("negative ELBO", 2),
         "reconstruction": ("reconstruction", 2),
         "kl": ("KL", 2),
-        "iwae_bound": ("IWAE bound, K = 50", 2),
+        "negative_iwae_bound": ("negative IWAE bound, K = 50", 2),
     },
     DENOISER: {
         "psnr": ("PSNR, dB", 2),
@@ -113,14 +113,14 @@ def likelihood_table():
             of_grey, of_binary = ([line[key] for line in lines] for key in ("metrics", "binary"))
             cells = [
                 mean([m["negative_elbo"] for m in of_grey], 2),
-                mean([m["iwae_bound"] for m in of_grey], 2),
+                mean([m["negative_iwae_bound"] for m in of_grey], 2),
                 mean([line["quadrature"] for line in lines], 2),
                 mean([m["negative_elbo"] for m in of_binary], 2),
-                mean([m["iwae_bound"] for m in of_binary], 2),
+                mean([m["negative_iwae_bound"] for m in of_binary], 2),
             ]
             rows.append([" ".join([name, *arguments]), *cells, len(lines)])
-    grey = " | negative ELBO | IWAE bound, K = 500 | log p(x), quadrature"
-    binary = "binarized: negative ELBO | binarized: IWAE bound, K = 50"
+    grey = " | negative ELBO | negative IWAE bound, K = 500 | log p(x), quadrature"
+    binary = "binarized: negative ELBO | binarized: negative IWAE bound, K = 50"
     return table(f"{grey} | {binary} | seeds", rows)
 
 
@@ -279,12 +279,12 @@ def dimensions_table():
     rows = []
     for arguments, lines in by_arguments(picked("dimensions")).items():
         metrics = [line["metrics"] for line in lines]
-        names = ("negative_elbo", "reconstruction", "kl", "iwae_bound")
+        names = ("negative_elbo", "reconstruction", "kl", "negative_iwae_bound")
         cells = [mean([m[name] for m in metrics], 2) for name in names]
         cells.append(mean([m["active_dimensions"] for m in metrics], 0))
         size, command = metrics[0]["parameters"], f"{VAE}.py {' '.join(arguments)} --seed N"
         rows.append([metrics[0]["latent_dim"], *cells, f"{size:,}", len(lines), f"`{command}`"])
-    head = "negative ELBO | reconstruction | KL | IWAE bound, K = 50 | active | parameters"
+    head = "negative ELBO | reconstruction | KL | negative IWAE bound, K = 50 | active | parameters"
     return table(f"dimensions | {head} | seeds | command", rows)
 
 
@@ -312,12 +312,12 @@ def binarized_table():
     for line in picked("binarized"):
         groups.setdefault(line["latent_dim"], []).append(line["metrics"])
     for latent_dim, metrics in sorted(groups.items()):
-        names = ("negative_elbo", "reconstruction", "kl", "iwae_bound")
+        names = ("negative_elbo", "reconstruction", "kl", "negative_iwae_bound")
         cells = [mean([m[name] for m in metrics], 2) for name in names]
         active = mean([m["active_dimensions"] for m in metrics], 0)
         rows.append([latent_dim, *cells, active, metrics[0]["epochs"], len(metrics)])
-    head = "negative ELBO | reconstruction | KL | IWAE bound, K = 500 | active | epochs | seeds"
-    return table(f"dimensions | {head}", rows)
+    head = "negative ELBO | reconstruction | KL | negative IWAE bound, K = 500 | active"
+    return table(f"dimensions | {head} | epochs | seeds", rows)
 
 
 def levels_table():
