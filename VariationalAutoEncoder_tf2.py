@@ -352,7 +352,7 @@ def mix_with_binarized(images, seed):
     return images + share * (binary - images)
 
 
-MAX_SHIFT = 0.1  # of the sides of RGB images: reduces overfitting in runs of many epochs
+MAX_SHIFT = 0.125  # of the sides of RGB images: reduces overfitting in runs of many epochs
 
 
 def shift(images, seed):
