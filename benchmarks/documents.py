@@ -1,4 +1,4 @@
-"""Measures how well the denoiser cleans synthetic degraded documents, and classical methods.
+"""Measures how well the denoiser cleans synthetic degraded documents.
 
     python benchmarks/run.py documents     # needs Tesseract: Debian's package tesseract-ocr
 
@@ -18,14 +18,14 @@ import results
 from matplotlib.figure import Figure
 from PIL import Image
 from results import DENOISER, ROOT
-from scipy import ndimage
 from skimage import filters, metrics
 from training import SMOKE, command, relative, train, work_folder
 
 sys.path.append(str(ROOT / "examples"))
 from clean_documents import DPI, SIZE, TEST_FONTS
 
-CHOICE_PAGES = 4  # training pages by which the settings of the classical methods are chosen
+CHOICE_PAGES = 4  # training pages by which the window of Sauvola's threshold is chosen
+WINDOWS = (15, 25, 41)  # pixels
 FEW = ["--pages", 10, "--test-pages", 2, "--crops", 100, "--epochs", 1]
 
 
@@ -38,34 +38,18 @@ def read_texts(folder):
     return json.loads((folder / "texts.json").read_text())
 
 
-# ---- Classical methods ---------------------------------------------------------------------------
-
-
 def sauvola(page, window):
     """Return a page of black and white by a threshold for each pixel (Sauvola 2000)."""
     return np.float32(page > filters.threshold_sauvola(page, window))
 
 
-def background_division(page, window):
-    """Return a page divided by its background: a closing, which removes the text, and a blur."""
-    background = ndimage.grey_closing(ndimage.gaussian_filter(page, 1), window)
-    return np.minimum(page / ndimage.gaussian_filter(background, window / 2), 1)
-
-
-CLASSICAL = {"Sauvola's threshold": sauvola, "background division": background_division}
-WINDOWS = (15, 25, 41)  # pixels, to choose from
-
-
-def cleaned_classically(denoise, folder):
-    """Return test pages; the window has the minimum CER on some training pages."""
+def cleaned_by_sauvola(folder):
+    """Return the test pages; the window has the minimum CER on some training pages."""
     degraded = read_pages(folder / "train/degraded")[:CHOICE_PAGES]
     texts = read_texts(folder / "train")[:CHOICE_PAGES]
-    rates = [error_rate([denoise(page, n) for page in degraded], texts) for n in WINDOWS]
+    rates = [error_rate([sauvola(page, n) for page in degraded], texts) for n in WINDOWS]
     window = WINDOWS[int(np.argmin(rates))]
-    return [denoise(page, window) for page in read_pages(folder / "test/degraded")]
-
-
-# ---- Measuring -----------------------------------------------------------------------------------
+    return [sauvola(page, window) for page in read_pages(folder / "test/degraded")]
 
 
 def edit_distance(found, text):
@@ -151,8 +135,7 @@ def measure_all(seed):
     find_pages = {DENOISER: lambda: cleaned_by_ours(folder, seed)}
     if seed == 0:
         find_pages["degraded pages"] = lambda: read_pages(folder / "test/degraded")
-        for name, denoise in CLASSICAL.items():
-            find_pages[name] = lambda d=denoise: cleaned_classically(d, folder)
+        find_pages["Sauvola's threshold"] = lambda: cleaned_by_sauvola(folder)
     for program, find in find_pages.items():
         key = {"part": "documents", "program": program, "seed": seed}
         results.once(DENOISER, lambda f=find: quality(f(), folder / "test"), **key)

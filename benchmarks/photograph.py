@@ -7,7 +7,7 @@ noise of 0.1. The settings of the classical methods are the best ones on a flowe
 package bm3d, for non-commercial use.
 """
 
-from importlib.util import find_spec
+import importlib.util
 
 import numpy as np
 import results
@@ -49,9 +49,7 @@ def noisy(picture):
 
 
 def bm3d(image, sigma):
-    from bm3d import bm3d_rgb
-
-    return bm3d_rgb(image, sigma)
+    return importlib.import_module("bm3d").bm3d_rgb(image, sigma)
 
 
 def non_local_means(image, sigma):
@@ -96,7 +94,7 @@ def measure_all(seed):
     cat = photographs()[TESTED]
     results.once(DENOISER, lambda: {"psnr": psnr(cat, noisy(cat))}, **key, program="noisy input")
     for name, denoise in CLASSICAL.items():
-        if name == "BM3D" and not find_spec("bm3d"):
+        if name == "BM3D" and not importlib.util.find_spec("bm3d"):
             print("BM3D is skipped: pip install bm3d")
         elif not SMOKE:
             results.once(DENOISER, lambda d=denoise: of_classical(d), **key, program=name)

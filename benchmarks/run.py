@@ -15,16 +15,14 @@ import os
 import statistics
 import time
 
-import numpy as np
 import results
 import training
 from results import DENOISER, PATHS, VAE
-from training import WORK, environment_of, load, load_model, measure, relative, train
+from training import WORK, environment_of, load, load_model, measure, train
 
 LEVELS = ("0.1", "0.3", "0.5", "0.7", "0.9")  # of Gaussian noise
 ROUNDS, ROUND_SECONDS = 7, 4  # of the part speed, for each program
 EXAMPLES = {"keras-vae": VAE, "keras-denoiser": DENOISER}
-LARGE = {"uint8": 202_599, "float32": 50_000}  # images of 64 x 64 x 3; the first as in CelebA
 
 # ---- Parts that are runs of a script -------------------------------------------------------------
 
@@ -74,7 +72,7 @@ def keras_denoiser(seed):
     measure("keras-denoiser", DENOISER, seed, words, "keras-denoiser", "keras-denoiser")
 
 
-# ---- Levels of noise, speed and memory -----------------------------------------------------------
+# ---- Levels of noise, and speed ------------------------------------------------------------------
 
 
 def psnr_at(level, folder, seed):
@@ -153,21 +151,6 @@ def speed(_):
         results.keep(EXAMPLES.get(name, name), metrics, part="speed", program=name)
 
 
-def memory(seed):
-    """Measure the peak memory of both scripts with large arrays, which are made on the spot."""
-    few = np.random.default_rng(0).integers(0, 256, (1000, 64, 64, 3), dtype=np.uint8)
-    for dtype, count in LARGE.items():
-        path = WORK / f"large-{dtype}.npz"
-        images = np.resize(few if dtype == "uint8" else np.float32(few) / 255, (count, 64, 64, 3))
-        np.savez(path, x_train=images)
-        size = f"{count:,} of {dtype}, {images.nbytes / 1e9:.2f} GB"
-        del images
-        for script in PATHS:
-            words = ["--data", relative(path), "--limit", "3200", "--epochs", "1"]
-            measure("memory", script, seed, words, case=size)
-        path.unlink()
-
-
 # ---- Command line --------------------------------------------------------------------------------
 
 # Name: function of a seed, or the file that has it; number of seeds; minutes on two cores; text.
@@ -182,14 +165,18 @@ PARTS = {
     "binarized": (binarized, 3, 180, "VAEs with 2, 10 and 20 dimensions on binarized digits"),
     "corruptions": (corruptions, 3, 20, "masking, and salt-and-pepper"),
     "levels": (levels, 3, 55, "noise from 0.1 to 0.9: a model for each level, one for all"),
-    "photograph": ("photograph", 3, 75, "a photograph, and classical methods"),
-    "documents": ("documents", 3, 20, "synthetic degraded documents; needs Tesseract"),
-    "own": ("own_pictures", 3, 150, "RGB pictures of three kinds, by three VAEs"),
-    "representations": ("representations", 1, 15, "linear probes, few labels, clusters"),
-    "one-class": ("one_class", 1, 5, "one-class anomaly detection"),
-    "pretraining": ("pretraining", 1, 80, "fine-tuned encoders"),
+    "photograph": ("photograph.measure_all", 3, 75, "a photograph, and classical methods"),
+    "documents": ("documents.measure_all", 3, 20, "synthetic degraded documents; needs Tesseract"),
+    "own": ("own_pictures.measure_all", 3, 150, "RGB pictures of three kinds, by three VAEs"),
+    "representations": (
+        "representations.measure_codes",
+        1,
+        15,
+        "linear probes, few labels, clusters",
+    ),
+    "one-class": ("representations.measure_one_class", 1, 5, "one-class anomaly detection"),
+    "pretraining": ("representations.measure_pretraining", 1, 80, "fine-tuned encoders"),
     "speed": (speed, 1, 4, "training steps, compared with the Keras examples"),
-    "memory": (memory, 1, 5, "arrays of 2.5 GB"),
 }
 
 
@@ -213,7 +200,8 @@ def main():
     for name in options.parts:
         function, seeds, _, text = PARTS[name]
         if isinstance(function, str):
-            function = importlib.import_module(function).measure_all
+            module, _, name_in_file = function.partition(".")
+            function = getattr(importlib.import_module(module), name_in_file)
         for seed in range(1 if options.smoke else seeds):
             print(f"{name}, seed {seed}: {text}", flush=True)
             function(seed)

@@ -128,10 +128,9 @@ def with_costs(lines):
     """Return the lines of whole processes, with their time and memory among the metrics."""
     found = []
     for line in reported(lines):
-        if line.get("memory"):
-            costs = {"memory": line["memory"]}
-            if line.get("process_seconds"):
-                costs["rest"] = line["process_seconds"] - line["metrics"]["train_seconds"]
+        if line.get("process_seconds"):
+            rest = line["process_seconds"] - line["metrics"]["train_seconds"]
+            costs = {"memory": line["memory"], "rest": rest}
             found.append(line | {"metrics": line["metrics"] | costs})
     return found
 
@@ -220,8 +219,11 @@ OWN = {
     "train_seconds": ("seconds", ".0f"),
 }
 ENCODERS = ("random weights", "clean images", "Gaussian noise", "masking", "salt-and-pepper")
-MEMORY = {"memory": ("peak memory, GB", ".2f")}
-COSTS = {"train_seconds": ("training, s", ".0f"), "rest": ("the rest, s", ".0f")} | MEMORY
+COSTS = {
+    "train_seconds": ("training, s", ".0f"),
+    "rest": ("the rest, s", ".0f"),
+    "memory": ("peak memory, GB", ".2f"),
+}
 MODEL, RECIPE = {"model": name_of}, {"model": recipe_of, "command": command_of}
 METHODS = {"case": case_of, "of": name_of}
 
@@ -258,7 +260,6 @@ TABLES = {  # name: parts, script if of one alone, choice of lines, labels, colu
         {name: (name, ".2%") for name in ENCODERS},
     ),
     "cost": (["default", "long"], None, with_costs, MODEL | {"threads": threads_of}, COSTS),
-    "memory": (["memory"], None, with_costs, MODEL | {"images of 64 x 64 x 3": case_of}, MEMORY),
     "expected": (["default"], None, expected, None, None),
     "speed": (["speed", "default"], None, speed, None, None),
 }
@@ -296,7 +297,7 @@ def make_table(name):
 
 def filled(text):
     """Return the text of a page with its tables made anew."""
-    return MARKED.sub(lambda match: f"{match[1]}\n{make_table(match[2])}\n\n{match[3]}", text)
+    return MARKED.sub(lambda match: f"{match[1]}{make_table(match[2])}\n{match[3]}", text)
 
 
 if __name__ == "__main__":
