@@ -37,16 +37,17 @@ def denoiser_codes(encoder):
     image = keras.Input((28, 28, 1))  # the encoder itself takes images of any size
     code = keras.layers.ReLU()(encoder(image))  # (n, 7, 7, 64), as the decoder's first block
     means = keras.layers.AveragePooling2D(3, strides=2)(code)  # (n, 3, 3, 64)
-    return keras.Model(image, [keras.layers.Flatten()(means)])
+    return keras.Model(image, keras.layers.Flatten()(means))
 
 
 def all_codes(*images):
     """Return {program: codes of training and of test images}, of at most 100 numbers."""
     denoiser = denoiser_codes(load_model(train(DENOISER)[0] / "encoder.keras"))
     vae = load_model(train(VAE, 0, TEN_DIMENSIONS)[0] / "encoder.keras")
+    z_mean = keras.Model(vae.input, vae.outputs[0])
     codes = {"pixels": [each.reshape(len(each), -1) for each in images]}
-    for program, model in ((DENOISER, denoiser), (VAE, vae)):
-        codes[program] = [model.predict(each, batch_size=500, verbose=0)[0] for each in images]
+    for program, model in ((DENOISER, denoiser), (VAE, z_mean)):
+        codes[program] = [model.predict(each, batch_size=500, verbose=0) for each in images]
     for program, (train_codes, test_codes) in codes.items():
         if train_codes.shape[1] > 100:
             pca = PCA(100, random_state=0).fit(train_codes)
