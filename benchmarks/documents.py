@@ -1,29 +1,32 @@
-"""Measures how well the denoiser cleans synthetic degraded documents, alongside classical methods.
+"""Measures how well the denoiser cleans synthetic degraded documents.
 
-    python benchmarks/run.py documents     # six to seven minutes; needs Tesseract
+    python benchmarks/run.py documents     # needs Tesseract: Debian's package tesseract-ocr
 
-`measure_all` takes the folder that `examples/clean_documents.py train` wrote: PSNR, SSIM, and the
-character error rate (CER) of what Tesseract reads on the test pages.
+The pages are those of examples/clean_documents.py, which trains the denoiser with seed 0. CER is
+the character error rate of what Tesseract reads on the test pages.
 """
 
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import results
 from matplotlib.figure import Figure
 from PIL import Image
-from run import HERE
-from scipy import ndimage
-from skimage import filters, metrics, restoration
+from results import DENOISER, ROOT
+from skimage import filters, metrics
+from training import SMOKE, command, relative, train, work_folder
 
-sys.path.append(str(HERE.parent / "examples"))
+sys.path.append(str(ROOT / "examples"))
 from clean_documents import DPI, SIZE, TEST_FONTS
 
-WORKERS = min(4, os.cpu_count() or 1)  # pages that Tesseract reads at the same time
+CHOICE_PAGES = 4  # training pages by which the window of Sauvola's threshold is chosen
+WINDOWS = (15, 25, 41)  # pixels
+FEW = ["--pages", 10, "--test-pages", 2, "--crops", 100, "--epochs", 1]
 
 
 def read_pages(folder):
@@ -31,13 +34,8 @@ def read_pages(folder):
     return [np.asarray(Image.open(path), np.float32) / 255 for path in sorted(folder.glob("*.png"))]
 
 
-# ---- Classical methods ---------------------------------------------------------------------------
-
-
-def otsu(page, sigma):
-    """Return a page of black and white by one threshold (Otsu 1979), after a Gaussian blur."""
-    smooth = ndimage.gaussian_filter(page, sigma)
-    return np.float32(smooth > filters.threshold_otsu(smooth))
+def read_texts(folder):
+    return json.loads((folder / "texts.json").read_text())
 
 
 def sauvola(page, window):
@@ -45,38 +43,13 @@ def sauvola(page, window):
     return np.float32(page > filters.threshold_sauvola(page, window))
 
 
-def background_division(page, window):
-    """Return a page divided by its background: a closing, which removes the text, and a blur."""
-    background = ndimage.grey_closing(ndimage.gaussian_filter(page, 1), window)
-    return np.minimum(page / ndimage.gaussian_filter(background, window / 2), 1)
-
-
-def median_filter(page, size):
-    return ndimage.median_filter(page, size)
-
-
-def non_local_means(page, sigma):
-    return restoration.denoise_nl_means(page, patch_distance=6, h=0.8 * sigma, sigma=sigma)
-
-
-CLASSICAL = {  # name: function of a page and a setting, settings
-    "Otsu's threshold, blur": (otsu, (0.5, 1, 1.5)),
-    "Sauvola's threshold, window": (sauvola, (15, 25, 41)),
-    "background division, window": (background_division, (15, 25, 41)),
-    "median filter, size": (median_filter, (2, 3)),
-    "non-local means, sigma": (non_local_means, (0.04, 0.08, 0.12)),
-}
-
-# ---- Measuring -----------------------------------------------------------------------------------
-
-CHOICE_PAGES = 4  # training pages by which the settings of the classical methods are chosen
-PICTURE_PAGES = 2
-
-
-def tesseract_version():
-    """Return the version of Tesseract."""
-    process = subprocess.run(["tesseract", "--version"], capture_output=True, text=True)
-    return process.stdout.split()[1]
+def cleaned_by_sauvola(folder):
+    """Return the test pages; the window has the minimum CER on some training pages."""
+    degraded = read_pages(folder / "train/degraded")[:CHOICE_PAGES]
+    texts = read_texts(folder / "train")[:CHOICE_PAGES]
+    rates = [error_rate([sauvola(page, n) for page in degraded], texts) for n in WINDOWS]
+    window = WINDOWS[int(np.argmin(rates))]
+    return [sauvola(page, window) for page in read_pages(folder / "test/degraded")]
 
 
 def edit_distance(found, text):
@@ -93,88 +66,78 @@ def edit_distance(found, text):
 
 def read_text(page):
     """Return the text that Tesseract reads on a page, on one line."""
-    picture = Image.fromarray(np.uint8(np.rint(255 * page)))
     file = io.BytesIO()
-    picture.save(file, "PNG")
-    command = ["tesseract", "-", "-", "--psm", "6", "--dpi", str(DPI)]  # one block of text
-    one_thread = dict(os.environ, OMP_THREAD_LIMIT="1")  # several pages are read at a time
-    done = subprocess.run(
-        command, input=file.getvalue(), capture_output=True, check=True, env=one_thread
-    )
+    Image.fromarray(np.uint8(np.rint(255 * page))).save(file, "PNG")
+    words = ["tesseract", "-", "-", "--psm", "6", "--dpi", str(DPI)]  # one block of text
+    done = subprocess.run(words, input=file.getvalue(), capture_output=True, check=True)
     return " ".join(done.stdout.decode().split())
 
 
-def error_counts(pages, texts):
-    """Return how many characters of each page are wrong."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        found = [*pool.map(read_text, pages)]
-    wanted = [" ".join(text.split()) for text in texts]
-    return [edit_distance(*pair) for pair in zip(found, wanted, strict=True)]
+def error_rate(pages, texts):
+    """Return the share of characters that Tesseract reads wrongly."""
+    wrong = characters = 0
+    for page, text in zip(pages, texts, strict=True):
+        wanted = " ".join(text.split())
+        wrong += edit_distance(read_text(page), wanted)
+        characters += len(wanted)
+    return wrong / characters
 
 
-def measure(pages, clean, texts):
-    """Return the mean PSNR (dB) and SSIM of pages in [0, 1], and the character error rate."""
-    pairs = [*zip(clean, pages, strict=True)]
-    mse = [np.mean((page - original) ** 2) for original, page in pairs]
-    psnr = -10 * np.log10(np.maximum(mse, 1e-10))  # at most 100 dB, for equal pages
+def quality(pages, folder):
+    """Return the mean PSNR (dB), SSIM and CER of test pages, and the CER of each font."""
+    texts = read_texts(folder)
+    pairs = [*zip(read_pages(folder / "clean"), pages, strict=True)]
+    mse = [np.mean((page - clean) ** 2) for clean, page in pairs]
     ssim = [metrics.structural_similarity(*pair, data_range=1) for pair in pairs]
-    characters = sum(len(" ".join(text.split())) for text in texts)
-    rate = sum(error_counts(pages, texts)) / characters
-    return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim)), "error rate": rate}
+    found = {"psnr": float(np.mean(-10 * np.log10(np.maximum(mse, 1e-10))))}  # at most 100 dB
+    found |= {"ssim": float(np.mean(ssim)), "cer": error_rate(pages, texts)}
+    for number, font in enumerate(TEST_FONTS[: len(pages)]):  # each page has the next font
+        mine = slice(number, None, len(TEST_FONTS))
+        found[font] = error_rate(pages[mine], texts[mine])
+    return found
 
 
-def best_setting(denoise, settings, clean, noisy, texts):
-    """Return the setting with the minimum character error rate on some pages."""
-    tried = {}
-    for setting in settings:
-        found = measure([denoise(page, setting) for page in noisy], clean, texts)
-        tried[setting] = found["error rate"]
-    return min(tried, key=tried.get)
+def made_pages():
+    """Return the folder of the example, which makes pages, trains on them and cleans others."""
+    folder = work_folder(DENOISER, "documents")
+    if not (folder / "test/cleaned").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of a command that was stopped
+        few = FEW if SMOKE else []
+        command("examples/clean_documents.py", "train", "--output", folder, *few)
+    return folder
 
 
-def texts_of(folder):
-    """Return the texts of the pages in a folder."""
-    return json.loads((folder / "texts.json").read_text())
+def cleaned_by_ours(folder, seed):
+    """Return test pages as the denoiser cleans them that was trained with a seed."""
+    cleaned = folder / f"cleaned-{seed}" if seed else folder / "test/cleaned"
+    if not cleaned.exists():
+        words = ["--data", relative(folder / "crops.npz"), "--epochs", "16"]
+        model, _ = train(DENOISER, seed, words)
+        places = ["--output", cleaned, "--model-dir", model]
+        command("examples/denoise_pictures.py", folder / "test/degraded", *places)
+    return read_pages(cleaned)
 
 
-def measure_all(folder):
-    """Return {method: metrics} on the test pages."""
-    texts = {part: texts_of(folder / part) for part in ("train", "test")}
-    names = ("clean", "degraded", "cleaned")
-    training = [read_pages(folder / "train" / name)[:CHOICE_PAGES] for name in names[:2]]
-    clean, noisy, cleaned = (read_pages(folder / "test" / name) for name in names)
-    rows = {"degraded pages": measure(noisy, clean, texts["test"])}
-    for name, (denoise, settings) in CLASSICAL.items():
-        setting = best_setting(denoise, settings, *training, texts["train"][:CHOICE_PAGES])
-        pages = [denoise(page, setting) for page in noisy]
-        rows[f"{name} {setting}"] = measure(pages, clean, texts["test"])
-    rows["StackedDenoisingAutoEncoder.py"] = measure(cleaned, clean, texts["test"])
-    rows["clean pages"] = measure(clean, clean, texts["test"])
-    return rows
-
-
-def error_rates_by_font(folder):
-    """Return {font: character error rates of degraded and of cleaned test pages}."""
-    texts = texts_of(folder / "test")
-    by_font = {}
-    for name in ("degraded", "cleaned"):
-        pages = read_pages(folder / "test" / name)
-        counts = error_counts(pages, texts)
-        for number, font in enumerate(TEST_FONTS):
-            mine = slice(number, None, len(TEST_FONTS))
-            characters = sum(len(" ".join(text.split())) for text in texts[mine])
-            if characters:
-                by_font.setdefault(font, {})[name] = sum(counts[mine]) / characters
-    return by_font
-
-
-def draw_pages(folder):
-    """Draw the upper halves of some degraded test pages, with the cleaned ones below."""
+def draw_pages(folder, path):
+    """Draw the upper halves of two degraded test pages, with the cleaned ones below."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    plots = figure.subplots(2, PICTURE_PAGES, squeeze=False)
-    for row, name in zip(plots, ("degraded", "cleaned"), strict=True):
-        for axes, page in zip(row, read_pages(folder / "test" / name), strict=False):
+    for row, name in zip(figure.subplots(2, 2), ("degraded", "cleaned"), strict=True):
+        for axes, page in zip(row, read_pages(folder / name), strict=False):
             axes.imshow(page[: SIZE[1] // 2], cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(name)
-    figure.savefig(HERE.parent / "images/dirty_documents.png", dpi=110)
+    figure.savefig(path, dpi=110)
+
+
+def measure_all(seed):
+    os.environ["OMP_THREAD_LIMIT"] = "1"  # Tesseract is slower with more
+    folder = made_pages()
+    find_pages = {DENOISER: lambda: cleaned_by_ours(folder, seed)}
+    if seed == 0:
+        find_pages["degraded pages"] = lambda: read_pages(folder / "test/degraded")
+        find_pages["Sauvola's threshold"] = lambda: cleaned_by_sauvola(folder)
+    for program, find in find_pages.items():
+        key = {"part": "documents", "program": program, "seed": seed}
+        results.once(DENOISER, lambda f=find: quality(f(), folder / "test"), **key)
+    if seed == 0 and not SMOKE:
+        draw_pages(folder / "test", ROOT / "images/dirty_documents.png")

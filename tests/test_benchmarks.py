@@ -1,31 +1,134 @@
-"""The benchmarks: their parts on a few digits, and their integral against what it must be."""
+"""The benchmarks: versions of results, tables against plain NumPy, variants of the scripts."""
 
+import json
+import re
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import own_pictures
+import results
 import run as benchmarks
 import tables
+import variants
+
+QUICK = pytest.mark.quick
+PAGE = ROOT / "benchmarks" / "RESULTS.md"
 
 
-def test_the_results_page_is_made_of_the_results():
-    assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == tables.text()
+@pytest.fixture
+def few_lines(tmp_path, monkeypatch):
+    """Results in a file of their own: a default run of each script, without a CRC-32."""
+    monkeypatch.setattr(results, "FILE", tmp_path / "results.jsonl")
+    metrics = dict.fromkeys([*tables.VAE_COLUMNS, *tables.DENOISER_COLUMNS, *tables.SIZES], 1.0)
+    common = {"part": "default", "case": "threads: 2", "arguments": [], "seed": 0}
+    lines = [common | {"program": name, "script": name, "metrics": metrics} for name in results.CRC]
+    results.FILE.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return metrics
 
 
-def test_the_iwae_bound_rises_to_the_integral_over_the_plane(vae):
+@QUICK
+def test_the_page_has_the_tables_of_the_results():
+    text = PAGE.read_text()
+    assert text == tables.filled(text)
+    names = set(re.findall(r"<!-- table: (.*) -->", text))
+    assert names == {*tables.TABLES, "versions"} and text.count("<!-- end -->") == len(names)
+
+
+@QUICK
+def test_a_result_counts_for_the_version_of_the_script_that_made_it(few_lines):
+    key = {"part": "default", "program": results.VAE, "case": "threads: 2"}
+    key |= {"arguments": [], "seed": 0}
+    assert results.find(**key) is None  # of an unknown version
+    results.keep(results.VAE, few_lines, **key)
+    line = results.find(**key)
+    assert line["crc"] == results.CRC[results.VAE] and line["commit"].startswith(results.COMMIT)
+    assert {"processor", "threads", "python", "tensorflow", "keras", "numpy"} <= set(
+        line["machine"]
+    )
+    assert len(results.read()) == 2  # the newer line replaces the old one
+    other = key | {"program": "keras-vae"}
+    assert results.once(results.VAE, lambda: few_lines, **other) == few_lines
+    assert results.once(results.VAE, pytest.fail, **other) == few_lines
+
+
+@QUICK
+def test_a_table_of_two_versions_of_a_script_is_refused(few_lines, capsys):
+    key = {"part": "long", "program": results.VAE, "arguments": ["--epochs", "96"], "seed": 0}
+    results.keep(results.VAE, few_lines, **key)
+    tables.make_table("denoiser")  # of the other script
+    with pytest.raises(SystemExit) as end:
+        tables.make_table("vae")
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "two versions of VariationalAutoEncoder_tf2.py" in error
+    assert error.endswith("run: python benchmarks/run.py default\n")
+    key = {"part": "default", "program": results.VAE, "case": "threads: 2", "arguments": []}
+    results.keep(results.VAE, few_lines, **key, seed=0)
+    assert "96" in tables.make_table("vae")  # now both are of this version
+
+
+@QUICK
+def test_a_table_says_what_was_not_measured(few_lines):
+    assert tables.make_table("own") == "Not measured yet: `python benchmarks/run.py own`."
+
+
+@QUICK
+def test_means_and_deviations_of_the_page_by_numpy():
+    """From the lines themselves, for rows of three tables."""
+    page = PAGE.read_text()
+    lines = [json.loads(line) for line in results.FILE.read_text().splitlines()]
+
+    def cell(values):
+        return f"{np.mean(values):.2f} ± {np.sqrt(np.sum((values - np.mean(values)) ** 2) / 2):.2f}"
+
+    for part, program, metric, start in (
+        ("long", results.VAE, "negative_elbo", "| ours, 96 epochs | `python Var"),
+        ("small", results.VAE, "negative_iwae_bound", "| ours, at most the example's parameters"),
+        ("keras-denoiser", "keras-denoiser", "psnr", "| Keras denoising example | `"),
+    ):
+        found = [x for x in lines if x["part"] == part and x["program"] == program]
+        values = np.array([x["metrics"][metric] for x in found])
+        row = next(row for row in page.splitlines() if row.startswith(start))
+        assert len(values) == 3 and f"| {cell(values)} |" in row
+
+
+@QUICK
+def test_commit_is_marked_where_python_files_differ(monkeypatch):
+    said = {"rev-parse": "abc", "status": ""}
+    monkeypatch.setattr(results, "git", lambda *words: said[words[0]])
+    assert results.commit() == "abc"
+    said["status"] = " M VariationalAutoEncoder_tf2.py"
+    assert results.commit() == "abc-dirty"
+
+
+@QUICK
+def test_the_parts_are_listed_with_their_time():
+    words = [sys.executable, ROOT / "benchmarks/run.py", "--help"]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    for name, (_, _, minutes, said) in benchmarks.PARTS.items():
+        assert re.search(rf"^  {name} +{minutes}  {re.escape(said)}$", text, re.MULTILINE)
+
+
+def test_the_iwae_bound_rises_to_the_integral_over_the_latent_space(vae):
     """A smooth decoder, so that a good share of the samples from the prior count."""
-    images = benchmarks.load_splits(vae)[2][:40]
+    images = vae.split_images(vae.load_arrays("mnist"), "mnist")[2][:40]
     normal = vae.keras.initializers.RandomNormal
     hidden = vae.layers.Dense(32, "tanh", kernel_initializer=normal(stddev=1, seed=0))
     pixels = vae.layers.Dense(784, kernel_initializer=normal(stddev=0.05, seed=1))
     layers = [vae.keras.Input((2,)), hidden, pixels, vae.layers.Reshape((28, 28, 1))]
     decoder = vae.keras.Sequential(layers)
-    flat = vae.tf.constant(images.reshape(len(images), -1) / 255, vae.tf.float32)
-    integral = benchmarks.log_likelihood_by_quadrature(vae, decoder, flat, step=0.05).mean()
+    axis, step = np.linspace(-6, 6, 241), 0.05
+    z = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    logits = decoder.predict(z, batch_size=5000, verbose=0).reshape(len(z), -1).astype(float)
+    x = images.reshape(len(images), -1) / 255
+    log_joint = x @ logits.T - np.logaddexp(0, logits).sum(axis=1)
+    log_joint -= (z**2).sum(axis=1) / 2 + np.log(2 * np.pi)
+    integral = (np.logaddexp.reduce(log_joint, axis=1) + 2 * np.log(step)).mean()
 
     def prior(x):  # in place of q(z|x): the bound holds for any
         zeros = vae.tf.zeros((vae.tf.shape(x)[0], 2))
@@ -37,61 +140,77 @@ def test_the_iwae_bound_rises_to_the_integral_over_the_plane(vae):
     assert bounds[-1] == pytest.approx(integral, abs=0.1) and bounds[0] < integral - 0.5
 
 
-@pytest.mark.parametrize("name", own_pictures.PEERS)
-def test_a_peer_trains_on_images_of_any_size_by_the_clock(vae, name):
-    """One epoch where no time is left; reconstructions have the shape of the images."""
-    draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (300, 40, 36, 3), dtype=np.uint8)
-    (encoder, decoder_logits), seconds, epochs = own_pictures.train_peer(vae, name, images, 0, 1)
-    assert epochs == 1 and 0 < seconds < 300
-    codes, _ = encoder(images[:2] / 255)
-    assert codes.shape == (2, 16) and decoder_logits(codes).shape == (2, 40, 36, 3)
-    psnr = own_pictures.reconstruction_psnr(vae, encoder, decoder_logits, images[:2])
-    decoded = 1 / (1 + np.exp(-np.asarray(decoder_logits(codes), float)))
-    squares = np.mean((decoded - images[:2] / 255) ** 2, axis=(1, 2, 3))
-    assert psnr == pytest.approx(np.mean(-10 * np.log10(squares)), abs=0.01)
-
-
-def test_digits_are_binarized_anew_in_every_batch(vae):
+@QUICK
+def test_digits_are_binarized_anew_in_every_batch():
     """Each pixel is 0 or 1, and 1 as often as its brightness says; epsilon comes with it."""
-    grey = np.full((4000, 2, 2, 1), 0.3, np.float32)
-    first, _, epsilon = benchmarks.binary_batch(grey, (0, 1), vae, 3)
-    second, *_ = benchmarks.binary_batch(grey, (0, 2), vae, 3)
+    script = benchmarks.load(results.VAE)
+    gray = np.full((4000, 8, 8, 1), 0.3, np.float32)
+    variants.binarized(script)
+    first, _, epsilon = script.vae_batch(gray, (0, 1), latent_dim=3, is_mixed=True)
+    second, *_ = script.vae_batch(gray, (0, 2), latent_dim=3, is_mixed=True)
     assert set(np.unique(first)) == {0, 1} and (first != second).numpy().any()
     assert np.mean(first) == pytest.approx(0.3, abs=0.015)
     assert epsilon.shape == (4000, 3) and np.std(epsilon) == pytest.approx(1, abs=0.03)
-    once = [benchmarks.binarized_once(vae, np.uint8(255 * grey)) for _ in range(2)]
-    assert set(np.unique(once[0])) == {0, 255} and (once[0] == once[1]).all()
+    arrays = {f"x_{name}": np.uint8(255 * gray[:100]) for name in ("train", "val", "test")}
+    tests = [script.split_images(arrays, "file")[2] for _ in range(2)]
+    assert set(np.unique(tests[0])) == {0, 255} and (tests[0] == tests[1]).all()
 
 
-@pytest.mark.parametrize("kind", [benchmarks.DENOISER, benchmarks.VAE])
-def test_the_small_models_are_not_larger_than_the_examples(kind, denoiser, vae):
-    script = denoiser if kind == benchmarks.DENOISER else vae
-    build_example = benchmarks.BASELINES[tables.EXAMPLES[kind]][1]
+@QUICK
+def test_the_small_models_are_not_larger_than_the_examples():
     images = np.zeros((64, 28, 28, 1), np.uint8)
-    model = benchmarks.small_model(script, kind, images, script.learning_rate(1e-3, 100))
-    example = benchmarks.parameters(build_example(script))
-    assert 0.9 * example < benchmarks.parameters(model) <= example
+    for name in results.CRC:
+        script = benchmarks.load(name)
+        variants.small(script)
+        rate = script.learning_rate(1e-3, 100)
+        if name == results.VAE:
+            model = script.build_vae(images, 2, 1.0, rate)
+            example = sum(
+                each.count_params() for each in variants.example_vae(script, (28, 28, 1), 2)
+            )
+            bias = model.encoder.get_layer("conv0").bias
+            assert np.shape(bias) == (6,)  # a quarter of 24
+        else:
+            model = script.build_denoiser(images, rate)[1]
+            example = variants.example_denoiser(script)[1].count_params()
+        assert 0.8 * example < model.count_params() <= example
 
 
-@pytest.mark.parametrize("kind", [benchmarks.DENOISER, benchmarks.VAE])
-def test_a_training_that_ended_is_not_repeated(kind, denoiser, vae, tmp_path):
-    """A part that is stopped before its result is written takes it from the last checkpoint."""
-    script = denoiser if kind == benchmarks.DENOISER else vae
-    images, test, *_ = benchmarks.load_splits(script)
-    images, test = images[:100], test[:20]
-    options = benchmarks.options_of(script, tmp_path, 1, "--batch-size", "32", "--epochs", "2")
-    found = []
-    for _ in range(2):
-        with script.global_settings(1, bfloat16=False):
-            rate = benchmarks.rate_of(script, options, len(images))
-            model = benchmarks.small_model(script, kind, images, rate)
-            make_batch = benchmarks.train_batch(script, kind)
-            dataset = script.eval_batches(test, 1, "test").map(benchmarks.eval_batch(script, kind))
-            run = benchmarks.train(script, model, options, images, make_batch, test, dataset)
-            found.append(benchmarks.final_metrics(script, kind, model, test, 1, run))
-        assert benchmarks.has_checkpoint(tmp_path)
-    first, second = found
-    assert first == second and first["epochs"] == 2 and first["train_seconds"] > 0
-    run.remove_checkpoints()
-    assert not benchmarks.has_checkpoint(tmp_path)
+@pytest.mark.parametrize("name", ["own-keras-vae", "own-five-level-vae"])
+def test_a_peer_trains_on_rgb_images_by_the_clock(name, tmp_path, monkeypatch):
+    """One epoch where no time is left."""
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x_train=draw.integers(0, 256, (300, 64, 64, 3), dtype=np.uint8))
+    monkeypatch.setattr(variants, "OWN_SECONDS", 0)
+    words = ["--data", tmp_path / "own.npz", "--latent-dim", 16, "--epochs", 1000]
+    words += ["--importance-samples", 2, "--model-dir", tmp_path]
+    variants.main(name, results.VAE, *map(str, words))
+    assert (tmp_path / "history.csv").read_text().count("\n") == 2
+    assert np.isfinite(json.loads((tmp_path / "metrics.json").read_text())["negative_elbo"])
+
+
+@QUICK
+def test_near_copies_are_in_one_part():
+    import own_pictures
+
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    images = images[:, :16, :16].repeat(4, axis=1).repeat(4, axis=2)  # patterns that stay in gray
+    tinted = np.uint8(images * [1.0, 0.9, 0.8])
+    parts = own_pictures.split(np.concatenate([images, tinted]))
+    assert [len(parts[name]) for name in ("x_test", "x_val", "x_train")] == [8, 8, 64]
+    for one in parts.values():
+        gray = one.mean(axis=(1, 2, 3))
+        assert len(one) % 2 == 0 and len(gray) == len(one)
+    numbers = own_pictures.near_copies(np.concatenate([images, tinted]))
+    assert (numbers[:40] == numbers[40:]).all() and len(set(numbers)) == 40
+
+
+@QUICK
+def test_psnr_of_decoded_codes():
+    import own_pictures
+
+    images = np.random.default_rng(0).random((2, 8, 8, 3)).astype(np.float32)
+    encoder = SimpleNamespace(predict=lambda x, **_: (x, x))
+    decoder = SimpleNamespace(predict=lambda z, **_: z + 0.1)
+    assert own_pictures.psnr(encoder, decoder, images) == pytest.approx(20, abs=1e-4)

@@ -80,23 +80,17 @@ def test_edit_distance(documents, found, text, distance):
     assert documents.edit_distance(found, text) == distance
 
 
-def test_the_classical_methods_remove_paper(pages, documents):
-    """Each finds text in gray on uneven paper, or at least keeps what is dark and what is light."""
+def test_sauvolas_threshold_removes_paper(pages, documents):
+    """It finds text in gray on uneven paper."""
     page, _ = page_of(pages, "DejaVuSans-Bold")
     clean = np.float32(page) / 255
     paper = np.linspace(0.6, 0.8, clean.shape[1], dtype=np.float32)
     noisy = paper * (0.3 + 0.7 * clean)
-
-    def psnr(page):
-        return -10 * np.log10(np.mean((page - clean) ** 2))
-
-    before = psnr(noisy)
-    for name, (denoise, settings) in documents.CLASSICAL.items():
-        removes = "threshold" in name or "background" in name
-        assert psnr(denoise(noisy, settings[0])) > before + (3 if removes else -2), name
+    before, after = (np.mean((each - clean) ** 2) for each in (noisy, documents.sauvola(noisy, 25)))
+    assert after < before / 2
 
 
-def test_from_pages_to_results(documents, tmp_path, monkeypatch):
+def test_from_pages_to_results(documents, tmp_path):
     """The example trains and cleans; the benchmark measures what it wrote."""
     words = ["--output", "out", "--pages", 10, "--test-pages", 2, "--crops", 100, "--epochs", 1]
     process = example("clean_documents", "train", *words, cwd=tmp_path)
@@ -107,15 +101,19 @@ def test_from_pages_to_results(documents, tmp_path, monkeypatch):
     refused(example("clean_documents", "train", *words, cwd=tmp_path), "must be a new folder")
     if not shutil.which("tesseract"):
         pytest.skip("Tesseract is not installed")
-    rows = documents.measure_all(out)
-    assert rows["clean pages"]["psnr"] == pytest.approx(100)
-    assert rows["clean pages"]["error rate"] < 0.02  # so Tesseract reads the right texts
-    assert rows["degraded pages"]["psnr"] < 20
-    assert rows["StackedDenoisingAutoEncoder.py"]["psnr"] != rows["degraded pages"]["psnr"]
-    assert len(documents.error_rates_by_font(out)) == 2
+    quality = {"clean": documents.quality(documents.read_pages(out / "test/clean"), out / "test")}
+    quality["degraded"] = documents.quality(
+        documents.read_pages(out / "test/degraded"), out / "test"
+    )
+    quality["cleaned"] = documents.quality(documents.cleaned_by_ours(out, 0), out / "test")
+    assert quality["clean"]["psnr"] == pytest.approx(100)
+    assert quality["clean"]["cer"] < 0.02  # so Tesseract reads the right texts
+    assert quality["degraded"]["psnr"] < 20
+    assert quality["cleaned"]["psnr"] != quality["degraded"]["psnr"]
+    assert len(quality["clean"]) == 3 + 2  # two fonts
+    by_sauvola = documents.cleaned_by_sauvola(out)
+    assert len(by_sauvola) == 2 and set(np.unique(by_sauvola)) == {0, 1}
     assert len(json.loads((out / "train" / "texts.json").read_text())) == 10
-    monkeypatch.setattr(documents, "HERE", tmp_path / "benchmarks")
-    (tmp_path / "images").mkdir()
-    documents.draw_pages(out)
-    with Image.open(tmp_path / "images" / "dirty_documents.png") as picture:
+    documents.draw_pages(out / "test", tmp_path / "dirty_documents.png")
+    with Image.open(tmp_path / "dirty_documents.png") as picture:
         assert picture.size == (1210, 462)
