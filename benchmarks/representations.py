@@ -209,8 +209,9 @@ def error_after(name, count, rate, seed, digits, judged):
     schedule = keras.optimizers.schedules.PolynomialDecay(rate, steps, end_learning_rate=0.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(schedule), loss=loss)
-    epochs = -(-steps * 64 // count)
-    model.fit(digits[0][chosen], digits[1][chosen], batch_size=64, epochs=epochs, verbose=0)
+    seen = np.resize(chosen, max(len(chosen), 6400))  # a hundred steps or more in each epoch
+    epochs = max(1, 64 * steps // len(seen))
+    model.fit(digits[0][seen], digits[1][seen], batch_size=64, epochs=epochs, verbose=0)
     found = model.predict(judged[0], batch_size=500, verbose=0).argmax(axis=1)
     return float(np.mean(found != judged[1]))
 
