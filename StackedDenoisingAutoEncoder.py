@@ -40,7 +40,7 @@ from pathlib import Path
 
 DESCRIPTION = "Train a denoising autoencoder on images; evaluate, save and plot it."
 MODEL_DIR = Path("models/denoiser")
-OTHER_MODEL = "decoder.keras"  # a file of the VAE's: whose folder must not be used
+OTHER_MODEL = "decoder.keras"  # of the VAE, whose folder must not be used
 EPOCHS = 8
 LEARNING_RATE = 3e-3  # peak
 NOISE = 0.5  # standard deviation: digits are hard to read then
@@ -398,8 +398,8 @@ def corrupt(clean, kind, levels, seed):
     return CORRUPTIONS[kind](clean, level, noise_seed)
 
 
-def split_pair(images):
-    """Return noisy and clean images: the channels of one array."""
+def split_pairs(images, seed=None):
+    """Return noisy and clean images: the channels of one array. There is nothing to draw."""
     clean, noisy = tf.split(images, 2, axis=-1)
     return noisy, clean
 
@@ -458,7 +458,7 @@ def hide_pixels(noisy, share, seed):
 def noisy_batch(images, seed, corruption, levels):
     """Return a batch (noisy, clean) of clean images, or of pairs; or that of hide_pixels."""
     if corruption == "paired":
-        return split_pair(images)
+        return split_pairs(images)
     if corruption == "blind-spot":
         return hide_pixels(images, levels[0], seed)
     return corrupt(images, corruption, levels, seed), images
@@ -1050,6 +1050,10 @@ def main(options: argparse.Namespace, callbacks=()):
             return
         channels = train.shape[3] // 2 if is_paired else train.shape[3]
         if is_blind:
+            hidden = levels[0] * test[..., 0].size  # on average
+            if hidden < 10:
+                must = "--noise must hide 10 pixels or more of the test images"
+                raise InputError(f"{must}, found {hidden:.1f}")
             train, validation = train[..., -channels:], validation[..., -channels:]
         clean = train[..., :channels]  # after them come the noisy images of pairs
 
@@ -1082,12 +1086,11 @@ def main(options: argparse.Namespace, callbacks=()):
         model = keras.Model(denoiser.input, probabilities, name="model")
         results = {}
         if is_blind:
-            test_dataset = eval_batches(crop(test[..., -channels:]), options.seed, "test")
-            test_dataset = test_dataset.map(eval_batch)
-            results = evaluate_hidden(model, test_dataset)
-        if is_paired or not is_blind:  # there are clean images
-            noise["corruption"] = "paired" if is_paired else corruption
-            test_batch = functools.partial(noisy_batch, **noise)
+            noisy_test = crop(test[..., -channels:])
+            test_dataset = eval_batches(noisy_test, options.seed, "test").map(eval_batch)
+            results |= evaluate_hidden(model, test_dataset)
+        if is_paired or not is_blind:  # there are clean test images
+            test_batch = split_pairs if is_paired else eval_batch
             test_dataset = eval_batches(crop(test), options.seed, "test").map(test_batch)
             results |= evaluate(model, test_dataset)
         print_results(results, run, options)

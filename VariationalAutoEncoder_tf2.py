@@ -43,7 +43,7 @@ from types import SimpleNamespace
 
 DESCRIPTION = "Train a variational autoencoder on images; evaluate, save and plot it."
 MODEL_DIR = Path("models/vae")
-OTHER_MODEL = "model.keras"  # a file of the denoiser's: whose folder must not be used
+OTHER_MODEL = "model.keras"  # of the denoiser, whose folder must not be used
 EPOCHS = 12
 LEARNING_RATE = 3e-3  # peak
 BATCH_DIVISOR = 1  # images of a batch that must stay together on a device

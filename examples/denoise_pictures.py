@@ -159,15 +159,15 @@ def find_misfits(pixels, about):
     mean, trained_mean = pixels.mean() / 255, about.get("pixel_mean", 0.5)
     if abs(mean - trained_mean) > 0.4:
         text = f"mean {mean:.2f}, of training images {trained_mean:.2f}"
-        misfits.append(f"{text} (white on black instead of black on white, or the reverse)")
+        misfits.append(f"{text} (perhaps white on black instead of black on white, or the reverse)")
     levels = about.get("noise") if about.get("corruption") == "gaussian" else None
     if about.get("corruption") == "blind-spot":
         levels = [about["max_noise"]]
     if levels:
         noise = estimate_noise(pixels)
         if not levels[0] / MARGIN_OF_NOISE <= noise <= levels[-1] * MARGIN_OF_NOISE:
-            trained = " to ".join(f"{level:.2f}" for level in levels)
-            misfits.append(f"estimated noise {noise:.3f}, of training images {trained}")
+            known = " to ".join(f"{level:.2f}" for level in levels)
+            misfits.append(f"estimated noise {noise:.3f}, of training images {known}")
     return misfits
 
 

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import DENOISER, MODELS, load_file, mnist, trained_here
+from conftest import DENOISER, MODELS, mnist, trained_here
 
 RANDOM = np.random.default_rng(0)
 
@@ -15,7 +15,7 @@ RANDOM = np.random.default_rng(0)
 def test_hidden_pixels_have_the_values_of_others_nearby(denoiser, share):
     noisy = RANDOM.random((8, 32, 40, 3)).astype(np.float32)
     shifts = set()
-    for seed in range(30):
+    for seed in range(120):
         hidden, target, weights = denoiser.hide_pixels(noisy, share, (0, seed))
         np.testing.assert_array_equal(target, noisy)
         is_hidden = weights.numpy() > 0
@@ -26,7 +26,7 @@ def test_hidden_pixels_have_the_values_of_others_nearby(denoiser, share):
         moved = [np.roll(noisy, step, axis=(1, 2))[is_hidden] for step in steps]
         (shift,) = (i for i in range(25) if np.array_equal(moved[i], hidden.numpy()[is_hidden]))
         shifts.add(steps[shift])
-    assert len(shifts) > 12 and (0, 0) not in shifts  # with (0, 0), nothing would be hidden
+    assert len(shifts) > 20 and (0, 0) not in shifts  # with (0, 0), nothing would be hidden
 
 
 @pytest.mark.quick
@@ -83,6 +83,16 @@ def test_one_share_between_0_and_1(denoiser):
             choose("--noise", *levels)
 
 
+@pytest.mark.quick
+def test_some_test_pixels_must_be_hidden(denoiser, tmp_path):
+    """Otherwise the reported error would be that of no pixel at all."""
+    np.save(tmp_path / "few.npy", RANDOM.integers(0, 256, (20, 12, 16), np.uint8))
+    words = ["--data", "few.npy", "--corruption", "blind-spot", "--noise", 0.001]
+    with pytest.raises(denoiser.InputError, match=r"must hide 10 pixels or more .* found 0\.4"):
+        trained_here(denoiser, *words, cwd=tmp_path)
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.fixture(scope="module")
 def noisy_digits(denoiser):
     """Clean and noisy digits, uint8: noise of 0.1 around gray, so that little is clipped."""
@@ -133,6 +143,5 @@ def test_of_pairs_the_noisy_images_alone_are_learned_from(denoiser, noisy_digits
         trained_here(denoiser, *WORDS[:-1], 1, cwd=place)
         model = keras.models.load_model(place / MODELS[DENOISER] / "model.keras")
         weights.append(model.get_weights())
-        assert load_file(denoiser, place / "noisy.npz")[0].max() <= clean.max()
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
