@@ -7,7 +7,7 @@ noise of 0.1. The settings of the classical methods are the best ones on a flowe
 package bm3d, for non-commercial use.
 """
 
-import importlib.util
+import importlib
 
 import numpy as np
 import results
@@ -44,12 +44,16 @@ def psnr(clean, image):
 
 
 def noisy(picture):
+    """Return a uint8 picture as floats in [0, 1] with noise."""
     noise = NOISE * np.random.default_rng(0).normal(size=picture.shape)
     return np.clip(picture / 255 + noise, 0, 1)
 
 
 def bm3d(image, sigma):
-    return importlib.import_module("bm3d").bm3d_rgb(image, sigma)
+    package = importlib.import_module("bm3d")
+    if image.shape[2] == 1:
+        return package.bm3d(image[..., 0], sigma)[..., np.newaxis]
+    return package.bm3d_rgb(image, sigma)
 
 
 def non_local_means(image, sigma):
@@ -61,10 +65,11 @@ CLASSICAL = {"BM3D": bm3d, "non-local means": non_local_means}
 SIGMAS = (0.06, 0.08, 0.09, 0.1, 0.11)  # to choose from
 
 
-def of_classical(denoise):
+def of_classical(name, mode="RGB"):
     """Return the PSNR of a method on the cat, with the setting that is best on the flower."""
-    pictures = photographs()
-    flower, cat = pictures[TUNED], pictures[TESTED]
+    pictures = [Image.fromarray(photographs()[each]).convert(mode) for each in (TUNED, TESTED)]
+    flower, cat = (np.atleast_3d(np.asarray(picture)) for picture in pictures)
+    denoise = CLASSICAL[name]
     tried = {sigma: psnr(flower, denoise(noisy(flower), sigma)) for sigma in SIGMAS}
     best = max(tried, key=tried.get)
     return {"psnr": psnr(cat, denoise(noisy(cat), best)), "sigma": best}
@@ -93,8 +98,5 @@ def measure_all(seed):
         return
     cat = photographs()[TESTED]
     results.once(DENOISER, lambda: {"psnr": psnr(cat, noisy(cat))}, **key, program="noisy input")
-    for name, denoise in CLASSICAL.items():
-        if name == "BM3D" and not importlib.util.find_spec("bm3d"):
-            print("BM3D is skipped: pip install bm3d")
-        elif not SMOKE:
-            results.once(DENOISER, lambda d=denoise: of_classical(d), **key, program=name)
+    for name in () if SMOKE else CLASSICAL:
+        results.once(DENOISER, lambda n=name: of_classical(n), **key, program=name)

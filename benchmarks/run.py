@@ -166,7 +166,7 @@ PARTS = {
     "corruptions": (corruptions, 3, 20, "masking, and salt-and-pepper"),
     "levels": (levels, 3, 55, "noise from 0.1 to 0.9: a model for each level, one for all"),
     "photograph": ("photograph.measure_all", 3, 75, "a photograph, and classical methods"),
-    "noisy-only": ("noisy_only.measure_all", 3, 120, "trained on noisy images alone"),
+    "noisy-only": ("noisy_only.measure_all", 3, 75, "trained on noisy images alone"),
     "documents": ("documents.measure_all", 3, 20, "synthetic degraded documents; needs Tesseract"),
     "own": ("own_pictures.measure_all", 3, 150, "RGB pictures of three kinds, by three VAEs"),
     "representations": (

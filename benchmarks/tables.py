@@ -211,6 +211,14 @@ DIMENSIONS = VAE_COLUMNS | {"active_dimensions": ("active", ".0f")} | SIZES
 LEVELS = {level: (level, ".2f") for level in ("0.1", "0.3", "0.5", "0.7", "0.9")}
 DOCUMENTS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "cer": ("CER", ".1%")}
 FONTS = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmtt10", "DejaVuSansMono")
+NOISY_ONLY = {
+    "noisy_psnr": ("noisy PSNR, dB", ".2f"),
+    "psnr": ("PSNR, dB", ".2f"),
+    "psnr_of_flips": ("of the mean over flips", ".2f"),
+    "hidden_mse": ("hidden MSE", ".5f"),
+    "median_mse": ("median MSE", ".5f"),
+    "train_seconds": ("training, s", ".0f"),
+}
 OWN = {
     "negative_elbo": ("negative ELBO", ".0f"),
     "psnr": ("PSNR, dB", ".2f"),
@@ -241,6 +249,7 @@ TABLES = {  # name: parts, script if of one alone, choice of lines, labels, colu
     "levels": (["levels"], DENOISER, by_case, {"trained on": noise_of}, LEVELS),
     "corruptions": (["corruptions"], DENOISER, list, {"options": options_of}, DENOISER_COLUMNS),
     "photograph": (["photograph"], DENOISER, list, MODEL, {"psnr": ("PSNR, dB", ".2f")}),
+    "noisy-only": (["noisy-only"], DENOISER, list, {"case": case_of}, NOISY_ONLY),
     "documents": (["documents"], DENOISER, list, MODEL, DOCUMENTS),
     "fonts": (["documents"], DENOISER, list, MODEL, {font: (font, ".1%") for font in FONTS}),
     "own": (["own"], VAE, list, {"set": data_of} | MODEL, OWN | SIZES),

@@ -23,6 +23,7 @@ picture of 50 megapixels in RGB takes 1.5 GB of memory.
 import argparse
 import collections
 import contextlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ TRAINED = Path(__file__).resolve().parent.parent / "pretrained"  # models of thi
 MARGIN_OF_NOISE = 2  # estimates may differ from the levels of the training by this factor
 TILE = 512  # side in pixels of what is denoised at a time, a multiple of 4
 MARGIN = 64  # pixels around a tile, more than an output pixel depends on
+BLIND_MIX = 20  # one part of so many is the noisy pixel, which a blind-spot model never sees
 
 
 def parse_options(arguments=None):
@@ -56,6 +58,8 @@ def parse_options(arguments=None):
     add("--force", action="store_true", help="denoise pictures again whose output exists")
     text = "trained model of this project: documents or photographs"
     add("--model", choices=("documents", "photographs"), metavar="NAME", help=text)
+    text = "mean over the four flips of a picture: better, four times slower; not for text"
+    add("--flips", action="store_true", help=text)
     text = "folder of a model of your own (default: models/denoiser)"
     add("--model-dir", type=Path, metavar="DIR", help=text)
     text = "values that become black and white (default: the output says what was used)"
@@ -149,6 +153,20 @@ def denoise_picture(model, pixels):
     return np.rint(clean.mean(axis=2, keepdims=True)).astype(np.uint8)
 
 
+def mean_of_flips(model, pixels):
+    """Return pixels, uint8, denoised: the mean over the picture and its three mirror images."""
+    total = np.zeros(pixels.shape, np.uint16)
+    for up, across in itertools.product((1, -1), repeat=2):
+        total += denoise_picture(model, pixels[::up, ::across])[::up, ::across]
+    return np.uint8((total + 2) // 4)
+
+
+def mixed(clean, noisy):
+    """Return denoised pixels, uint8, with a little of the noisy ones."""
+    total = np.uint16(BLIND_MIX - 1) * clean.astype(np.uint16) + noisy
+    return np.uint8((total + BLIND_MIX // 2) // BLIND_MIX)
+
+
 def find_misfits(pixels, about):
     """Return in words how pixels, uint8, differ from the training images of metrics.json."""
     misfits = []
@@ -219,7 +237,9 @@ def main(options):
         pixels = np.atleast_3d(np.asarray(picture.convert(mode)))
         for misfit in find_misfits(pixels, about):
             print(f"{path} differs from what the model was trained on: {misfit}")
-        clean = denoise_picture(model, pixels)
+        clean = (mean_of_flips if options.flips else denoise_picture)(model, pixels)
+        if about.get("corruption") == "blind-spot":
+            clean = mixed(clean, pixels)
         info = {}
         with contextlib.suppress(Exception), Image.open(path) as original:  # not of DICOM and PDF
             info = kept_info(original, mode)

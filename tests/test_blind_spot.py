@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 from conftest import DENOISER, MODELS, mnist, trained_here
+from PIL import Image
+from running_examples import worked
 
 RANDOM = np.random.default_rng(0)
 
@@ -129,6 +131,13 @@ def test_noisy_images_alone_are_enough(denoiser, noisy_digits, tmp_path):
     assert measured["psnr"] > measured["noisy_psnr"] + 2 and "psnr" not in alone
     assert alone["hidden_mse"] == measured["hidden_mse"] < alone["median_mse"]
     assert 0.1 < alone["max_noise"] < 0.12
+    Image.fromarray(noisy[0, ..., 0]).save(tmp_path / "noisy.png")
+    words = ("noisy.png", "--output", "out", "--model-dir", place / MODELS[DENOISER])
+    worked("denoise_pictures", *words, cwd=tmp_path)
+    model = keras.models.load_model(place / MODELS[DENOISER] / "model.keras")
+    denoised = model(noisy[:1] / np.float32(255)).numpy()[0, ..., 0]
+    mixed = 0.95 * 255 * denoised + 0.05 * noisy[0, ..., 0]
+    np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out/noisy.png")), mixed, atol=1)
 
 
 def test_of_pairs_the_noisy_images_alone_are_learned_from(denoiser, noisy_digits, tmp_path):

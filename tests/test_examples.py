@@ -208,6 +208,18 @@ def test_channels_of_models_and_pictures(tmp_path):
     np.testing.assert_array_equal(denoise_picture(inverse, pixels[..., :1]), 255 - pixels[..., :1])
 
 
+def test_the_mean_over_flips():
+    """A model that moves a picture to the right gives means of left and right neighbors."""
+    image = keras.Input((None, None, 1))
+    move = keras.layers.Conv2D(1, (1, 3), padding="same", use_bias=False)
+    model = keras.Model(image, move(image))
+    move.kernel.assign(np.float32([1, 0, 0]).reshape(1, 3, 1, 1))
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    found = module("denoise_pictures").mean_of_flips(model, pixels)
+    expected = pixels[:, :-2] / 2 + pixels[:, 2:] / 2
+    np.testing.assert_allclose(found[:, 1:-1], expected, atol=0.5)
+
+
 def test_noise_of_files(tmp_path):
     for index, level in enumerate((0.05, 0.2)):
         noisy = 0.5 + level * np.random.default_rng(0).normal(size=(100, 100))
