@@ -30,7 +30,7 @@ def draw_time():
         (left, VAE, "negative_elbo", "val_loss"),
         (right, DENOISER, "psnr", "val_psnr"),
     ):
-        lines = tables.reported(tables.lines_of(["lengths", "default", "long"], script))
+        lines = tables.reported(tables.lines_of(["lengths", "default"], script))
         tables.need_one_version("time", lines)
         by_epochs = {}
         for line in lines:

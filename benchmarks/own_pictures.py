@@ -1,9 +1,9 @@
-"""Measures the VAE on RGB pictures of three kinds, compared with two VAEs of others.
+"""Measures the VAE on pictures of one's own, from 300 to 50,000, compared with two VAEs of others.
 
-    python benchmarks/run.py own     # each trains for five minutes on each set
+    python benchmarks/run.py own     # each trains for five minutes
 
-The sets are the drawings of two packages of Debian, which apt-get downloads, and crops of six
-photographs, all of 64 x 64 pixels. Draws images/vae_own_pictures.png.
+The pictures are drawings of a package of Debian, which apt-get downloads, and crops of six
+photographs, all RGB of 64 x 64 pixels. Draws images/own_*.png and images/vae_own_pictures.png.
 """
 
 import subprocess
@@ -17,16 +17,21 @@ from scipy.sparse.csgraph import connected_components
 from training import SMOKE, WORK, command, load, load_vae, metrics_of, relative, train
 from variants import OWN_SECONDS
 
-DRAWINGS = {  # package of Debian: where its pictures are
-    "oxygen-icon-theme": "usr/share/icons/oxygen/base/64x64/*/*.png",
-    "gnome-icon-theme": "usr/share/icons/gnome/256x256/*/*.png",
+PACKAGE = "openclipart-png"  # in the public domain
+SETS = {  # name: file, training images
+    "300 drawings": ("drawings", 300),
+    "1,000 drawings": ("drawings", 1000),
+    "5,000 drawings": ("drawings", 5000),
+    "50,000 crops": ("crops", 50_000),
 }
+COMPARED = "5,000 drawings"  # with the peers
 PEERS = {"own-keras-vae": "128", "own-five-level-vae": "144"}  # variant: batch size, as published
-LATENT_DIM = 16
+LATENT_DIM, BATCH_SIZE = 16, 32
 ALIKE = 0.93  # correlation of two pictures that are held together
 HELD_OUT = 10  # one picture of so many is for the test, and one for validation
 BLACK = ("hubble_deep_field", "retina")  # photographs of little else
-COLUMNS = 5  # of each set in the picture
+COLUMNS = 12  # of a picture
+COMMON = ["--latent-dim", str(LATENT_DIM), "--batch-size", str(BATCH_SIZE)]
 
 # ---- Pictures ------------------------------------------------------------------------------------
 
@@ -53,58 +58,58 @@ def split(images):
     return {name: images[members] for name, members in parts.items()}
 
 
-def drawings(package):
-    """Return the different drawings of a package, (n, 64, 64, 3)."""
-    folder, chosen = WORK / package, WORK / f"{package}-pictures"
+def drawings():
+    """Return the different drawings of the package, (n, 64, 64, 3)."""
+    folder, path = WORK / PACKAGE, WORK / f"{PACKAGE}.npz"
     if not folder.exists():
-        subprocess.run(["apt-get", "download", package], cwd=WORK, check=True)
-        archive = next(WORK.glob(f"{package}_*.deb"))
+        subprocess.run(["apt-get", "download", PACKAGE], cwd=WORK, check=True)
+        archive = next(WORK.glob(f"{PACKAGE}_*.deb"))
         subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True)
-    chosen.mkdir(exist_ok=True)
-    for path in folder.glob(DRAWINGS[package]):
-        picture = Image.open(path)
-        if picture.width == picture.height:  # others are strips of several, for animations
-            picture.save(chosen / f"{path.parent.name}-{path.name}")
-    places = [chosen, "--output", WORK / "drawings.npz", "--force"]
-    command("examples/prepare_data.py", *places, "--size", 64)
-    return np.unique(np.load(WORK / "drawings.npz")["x_train"], axis=0)  # some are links to others
+    if not path.exists():
+        words = ["--output", path, "--size", 64, "--skip-unreadable"]
+        command("examples/prepare_data.py", folder / "usr", *words)
+    return np.unique(np.load(path)["x_train"], axis=0)
 
 
 def data_of(name):
-    """Return the path of the .npz file of a set."""
-    path = WORK / f"{name}.npz"
-    if not path.exists() and name in DRAWINGS:
-        np.savez(path, **split(drawings(name)))
+    """Return the path of the .npz file of drawings, or of crops of photographs."""
+    path = WORK / f"own-{name}.npz"
+    if not path.exists() and name == "drawings":
+        np.savez(path, **split(drawings()))
     elif not path.exists():  # parts of the photographs that do not overlap
-        save_photographs(WORK / name, without=BLACK)
-        crops = ["--crop", 64, "--count", 5000]
-        command("examples/prepare_data.py", WORK / name, "--output", path, *crops)
-    return relative(path)
+        save_photographs(WORK / "own-photographs", without=BLACK)
+        crops = ["--crop", 64, "--count", 62_000]
+        command("examples/prepare_data.py", WORK / "own-photographs", "--output", path, *crops)
+    return path
 
 
 # ---- Trainings -----------------------------------------------------------------------------------
 
 
-def epochs_in_time(data, words):
-    """Return how many epochs of ours take the time that the others have."""
+def steps_in_time():
+    """Return how many steps of ours take the time that the others have."""
 
     def measure():
         seconds = []
-        for epochs in ("3", "13"):
+        words = ["--data", relative(data_of("drawings")), *COMMON, "--limit", "300"]
+        for epochs in ("5", "45"):
             folder, _ = train(VAE, 0, [*words, "--epochs", epochs])
             seconds.append(metrics_of(folder)["train_seconds"])
-        return {"epochs": max(1, int(10 * OWN_SECONDS / max(0.01, seconds[1] - seconds[0])))}
+        steps = 40 * (300 // BATCH_SIZE)
+        return {"steps": int(OWN_SECONDS * steps / max(0.01, seconds[1] - seconds[0]))}
 
-    return results.once(VAE, measure, part="own-epochs", program=VAE, data=data)["epochs"]
+    return results.once(VAE, measure, part="own-steps", program=VAE)["steps"]
 
 
-def trained(program, data, seed):
-    """Return the folder of a run of ours, or of a peer by the clock, and its cost."""
-    words = ["--data", data, "--latent-dim", str(LATENT_DIM), "--batch-size"]
+def trained(program, name, seed):
+    """Return the folder of a run of ours, or of a peer by the clock, on one of the SETS."""
+    data, count = SETS[name]
+    words = ["--data", relative(data_of(data)), "--limit", str(count)]
     if program in PEERS:
-        return train(VAE, seed, [*words, PEERS[program], "--epochs", "100000"], program)
-    words.append("32")
-    return train(VAE, seed, [*words, "--epochs", str(epochs_in_time(data, words))])
+        words += ["--latent-dim", str(LATENT_DIM), "--batch-size", PEERS[program]]
+        return train(VAE, seed, [*words, "--epochs", "100000"], program)[0]
+    epochs = max(1, steps_in_time() * BATCH_SIZE // count)
+    return train(VAE, seed, [*words, *COMMON, "--epochs", str(epochs)])[0]
 
 
 def validation_losses(folder):
@@ -113,9 +118,10 @@ def validation_losses(folder):
     return np.atleast_1d(history["val_loss"]).tolist()
 
 
-def test_images(data):
-    script = load(VAE)
-    return np.float32(script.split_images(script.load_arrays(str(ROOT / data)), data)[2] / 255)
+def test_images(name):
+    data, count = SETS[name]
+    script, source = load(VAE), str(data_of(data))
+    return np.float32(script.split_images(script.load_arrays(source), source, count)[2] / 255)
 
 
 def psnr(encoder, decoder, images):
@@ -125,40 +131,40 @@ def psnr(encoder, decoder, images):
     return float(np.mean(-10 * np.log10(np.mean((images - decoded) ** 2, axis=(1, 2, 3)))))
 
 
-def measure(program, data, seed):
+def measure(program, name, seed):
     """Return the metrics of a run on the test images, and of its validation."""
-    folder, _ = trained(program, data, seed)
+    folder = trained(program, name, seed)
     losses = validation_losses(folder)
     found = {"best_validation": min(losses), "last_validation": losses[-1], "epochs": len(losses)}
-    found["psnr"] = psnr(*load_vae(folder), test_images(data))
+    found["psnr"] = psnr(*load_vae(folder), test_images(name))
     return metrics_of(folder) | found
 
 
-def draw(names):
-    """Draw test pictures of each set, decoded by ours and by the better peer, and samples."""
-    z = np.random.default_rng(0).normal(size=(COLUMNS, LATENT_DIM))
-    columns = []
-    for data in names:
-        losses = {peer: min(validation_losses(trained(peer, data, 0)[0])) for peer in PEERS}
-        peer = min(losses, key=losses.get)
-        images = test_images(data)[:COLUMNS]
-        rows = [images]
-        for program in (VAE, peer):
-            encoder, decoder = load_vae(trained(program, data, 0)[0])
-            rows.append(decoder(encoder(images)[0]))
-        rows.append(load_vae(trained(VAE, data, 0)[0])[1](z))
-        columns.append(np.stack(rows))
-    title = "Test pictures, decoded by each model after five minutes; samples of ours"
-    names = ["test picture", "ours", "best other VAE", "our samples"]
-    path = ROOT / "images/vae_own_pictures.png"
-    load(VAE).plot_image_rows(path, title, np.concatenate(columns, axis=1), names)
+def draw(name, programs, path):
+    """Draw test pictures, as each program decodes them, and samples of ours, of seed 0."""
+    images = test_images(name)[:COLUMNS]
+    rows, names = [images], ["test picture"]
+    for program, title in programs.items():
+        encoder, decoder = load_vae(trained(program, name, 0))
+        rows.append(decoder(encoder(images)[0]))
+        names.append(title)
+    _, decoder = load_vae(trained(VAE, name, 0))
+    z = np.random.default_rng(0).normal(size=(2, COLUMNS, LATENT_DIM))
+    rows.extend(decoder(each) for each in z)
+    title = f"{name}, {OWN_SECONDS // 60} minutes of training"
+    load(VAE).plot_image_rows(path, title, np.stack(rows), [*names, "samples", "of ours"])
 
 
 def measure_all(seed):
-    names = [data_of(name) for name in (*DRAWINGS, "photographs")]
-    for data in names:
-        for program in (VAE, *PEERS):
-            key = {"part": "own", "program": program, "data": data, "seed": seed}
-            results.once(VAE, lambda p=program, d=data: measure(p, d, seed), **key)
-    if seed == 0 and not SMOKE:
-        draw(names)
+    cases = [(VAE, name) for name in SETS] + [(peer, COMPARED) for peer in PEERS]
+    for program, name in cases:
+        key = {"part": "own", "program": program, "case": name, "seed": seed}
+        results.once(VAE, lambda p=program, n=name: measure(p, n, seed), **key)
+    if seed > 0 or SMOKE:
+        return
+    for name in SETS:
+        path = ROOT / f"images/own_{name.split()[0].replace(',', '')}.png"
+        draw(name, {VAE: "decoded"}, path)
+    losses = {peer: min(validation_losses(trained(peer, COMPARED, 0))) for peer in PEERS}
+    best = min(losses, key=losses.get)
+    draw(COMPARED, {VAE: "ours", best: "best other"}, ROOT / "images/vae_own_pictures.png")

@@ -187,6 +187,7 @@ ENCODERS = {  # name: arguments of the training of the encoder
 }
 LABELS = (100, 300, 1000, 3000, 40_000)
 RATES = (3e-4, 1e-3, 3e-3)
+STEPS = 600  # of fine-tuning, or three passes
 VALIDATION = 5000  # the last training digits, which no encoder has seen
 
 
@@ -204,7 +205,7 @@ def build_classifier(name, seed):
 def error_after(name, count, rate, seed, digits, judged):
     """Return the share of judged digits that a fine-tuned classifier gets wrong."""
     chosen = choose_labelled(digits[1], count // 10, seed)
-    steps = max(600, 3 * count // 64)  # three passes, or more
+    steps = max(STEPS, 3 * count // 64)
     model = build_classifier(name, seed)
     schedule = keras.optimizers.schedules.PolynomialDecay(rate, steps, end_learning_rate=0.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -210,7 +210,6 @@ SIZES = {"parameters": ("parameters", ",.0f"), "epochs": ("epochs", ",.0f")}
 DIMENSIONS = VAE_COLUMNS | {"active_dimensions": ("active", ".0f")} | SIZES
 LEVELS = {level: (level, ".2f") for level in ("0.1", "0.3", "0.5", "0.7", "0.9")}
 DOCUMENTS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "cer": ("CER", ".1%")}
-FONTS = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmtt10", "DejaVuSansMono")
 NOISY_ONLY = {
     "noisy_psnr": ("noisy PSNR, dB", ".2f"),
     "psnr": ("PSNR, dB", ".2f"),
@@ -236,7 +235,8 @@ MODEL, RECIPE = {"model": name_of}, {"model": recipe_of, "command": command_of}
 METHODS = {"case": case_of, "of": name_of}
 
 TABLES = {  # name: parts, script if of one alone, choice of lines, labels, columns
-    "vae": (["long", "default", "small", "keras-vae"], VAE, reported, RECIPE, VAE_COLUMNS | SIZES),
+    "vae": (["default", "small", "keras-vae"], VAE, reported, RECIPE, VAE_COLUMNS | SIZES),
+    "long": (["long"], VAE, list, RECIPE, VAE_COLUMNS | SIZES),
     "denoiser": (
         ["default", "small", "keras-denoiser"],
         DENOISER,
@@ -251,8 +251,7 @@ TABLES = {  # name: parts, script if of one alone, choice of lines, labels, colu
     "photograph": (["photograph"], DENOISER, list, MODEL, {"psnr": ("PSNR, dB", ".2f")}),
     "noisy-only": (["noisy-only"], DENOISER, list, {"case": case_of}, NOISY_ONLY),
     "documents": (["documents"], DENOISER, list, MODEL, DOCUMENTS),
-    "fonts": (["documents"], DENOISER, list, MODEL, {font: (font, ".1%") for font in FONTS}),
-    "own": (["own"], VAE, list, {"set": data_of} | MODEL, OWN | SIZES),
+    "own": (["own"], VAE, list, {"pictures": case_of} | MODEL, OWN | SIZES),
     "representations": (
         ["representations"],
         None,
@@ -268,7 +267,7 @@ TABLES = {  # name: parts, script if of one alone, choice of lines, labels, colu
         {"labels": data_of},
         {name: (name, ".2%") for name in ENCODERS},
     ),
-    "cost": (["default", "long"], None, with_costs, MODEL | {"threads": threads_of}, COSTS),
+    "cost": (["default"], None, with_costs, MODEL | {"threads": threads_of}, COSTS),
     "expected": (["default"], None, expected, None, None),
     "speed": (["speed", "default"], None, speed, None, None),
 }

@@ -92,7 +92,7 @@ def test_sauvolas_threshold_removes_paper(pages, documents):
 
 def test_from_pages_to_results(documents, tmp_path):
     """The example trains and cleans; the benchmark measures what it wrote."""
-    words = ["--output", "out", "--pages", 10, "--test-pages", 2, "--crops", 100, "--epochs", 1]
+    words = ["--output", "out", "--pages", 4, "--test-pages", 2, "--crops", 100, "--epochs", 1]
     process = example("clean_documents", "train", *words, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "$ python StackedDenoisingAutoEncoder.py --data out/crops.npz" in process.stdout
@@ -113,7 +113,7 @@ def test_from_pages_to_results(documents, tmp_path):
     assert len(quality["clean"]) == 3 + 2  # two fonts
     by_sauvola = documents.cleaned_by_sauvola(out)
     assert len(by_sauvola) == 2 and set(np.unique(by_sauvola)) == {0, 1}
-    assert len(json.loads((out / "train" / "texts.json").read_text())) == 10
+    assert len(json.loads((out / "train" / "texts.json").read_text())) == 4
     documents.draw_pages(out / "test", tmp_path / "dirty_documents.png")
     with Image.open(tmp_path / "dirty_documents.png") as picture:
         assert picture.size == (1210, 462)

@@ -92,7 +92,7 @@ def test_two_devices(script, alone, tmp_path):
 
 def test_two_devices_with_rgb_images(denoiser, tmp_path):
     """They have another loss than gray ones, and channels in a random order."""
-    images = np.random.default_rng(0).integers(0, 256, (309, 16, 16, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (120, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "rgb.npz", x_train=images)
     words = ["--data", tmp_path / "rgb.npz", *SMALL, "--batch-size", "16", "--model-dir"]
     trained_here(denoiser, *words, "one", cwd=tmp_path)

@@ -59,7 +59,7 @@ def test_the_denoiser_permutes_the_channels_in_training(denoiser, tmp_path, monk
     red = np.zeros((640, 8, 8, 3), np.uint8)
     red[..., 0] = 255
     np.savez(tmp_path / "red.npz", x_train=red)
-    words = ["--data", str(tmp_path / "red.npz"), "--epochs", "5", "--batch-size", "8"]
+    words = ["--data", str(tmp_path / "red.npz"), "--epochs", "2", "--batch-size", "8"]
     denoiser.main(denoiser.parse_options([*words, "--model-dir", str(tmp_path)]))
     model = keras.models.load_model(tmp_path / "model.keras")
     assert model.predict(red[:1] / 255, verbose=0).max() < 0.1

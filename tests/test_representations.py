@@ -80,6 +80,7 @@ def test_what_the_scores_of_one_class_are_made_of():
 def test_pretraining(few_digits, monkeypatch):
     monkeypatch.setattr(representations, "VALIDATION", 300)
     monkeypatch.setattr(representations, "RATES", (1e-3,))
+    monkeypatch.setattr(representations, "STEPS", 100)
     monkeypatch.setattr(representations, "ENCODERS", {"random weights": [], "Gaussian noise": []})
     representations.measure_pretraining(0)
     lines = [line for line in results.read() if line["part"] == "pretraining"]
