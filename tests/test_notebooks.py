@@ -115,9 +115,9 @@ def test_the_notebook_runs_from_a_clean_kernel(tmp_path):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
     kinds = [kind for output in outputs for kind in output.get("data", {})]
-    assert kinds.count("image/png") == 9
+    assert kinds.count("image/png") == 10
     assert kinds.count("application/vnd.jupyter.widget-view+json") == 1  # the sliders
-    assert kinds.count("text/html") == 4  # the bars
+    assert kinds.count("text/html") == 5  # the bars
     assert "vae_reconstructions.png first" in outputs[-2].text  # own pictures
     assert "image/png" in outputs[-1].data
     assert "broken.png" in screen(cells[-1])
