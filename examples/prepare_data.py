@@ -17,7 +17,7 @@ names_*, and says in a line how each thing was read.
 Training on large pictures needs random crops; pairs for the denoiser need a folder of noisy ones:
 
     python examples/prepare_data.py photos --output crops.npz --crop 32 --count 50000
-    python examples/prepare_data.py clean --noisy dirty --output pairs.npz --crop 48
+    python examples/prepare_data.py clean --noisy degraded --output pairs.npz --crop 48
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """The scripts in a notebook: run by %run, imported as modules, pasted; and the notebook itself."""
 
-import json
 import os
 import re
 import subprocess
@@ -76,7 +75,7 @@ def test_the_code_of_running_md(tmp_path):
     """Its blocks of Python, one after the other in one process, on fewer images."""
     text = (ROOT / "docs" / "running.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 3
     for block in blocks:
         assert len(block.split("\n\n")) <= 2 and len(block.replace("\n\n", "\n").splitlines()) <= 5
     code = "".join(blocks) + "vae.main(options, [Samples()])\n"
@@ -87,10 +86,8 @@ def test_the_code_of_running_md(tmp_path):
     process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, **settings)
     assert process.returncode == 0, process.stderr
     assert any((tmp_path / "logs" / "train").iterdir())
-    for name in ("epoch1.png", "epoch2.png", "try/encoder.keras", "tuned/encoder.keras"):
+    for name in ("epoch1.png", "epoch2.png", "try/encoder.keras"):
         assert (tmp_path / name).is_file()
-    origin = json.loads((tmp_path / "tuned/metrics.json").read_text())["start_from"]
-    assert origin == str(tmp_path / "try")
 
 
 NOTEBOOK = ROOT / "examples" / "autoencoders.ipynb"
