@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 import zlib
@@ -14,9 +15,18 @@ ROOT = HERE.parent
 FILE = HERE / "results.jsonl"
 DENOISER, VAE = "StackedDenoisingAutoEncoder", "VariationalAutoEncoder_tf2"
 PATHS = {name: ROOT / f"{name}.py" for name in (DENOISER, VAE)}
-CRC = {name: f"{zlib.crc32(path.read_bytes()):08x}" for name, path in PATHS.items()}  # at the start
+RANGE = re.compile(rb'"[\d.]+ to [\d.]+"')  # that a script prints, and that follows from results
 KEY = ("part", "program", "data", "case", "arguments", "seed")  # tells lines apart
 THREADS = 2  # of all measurements, unless a part says otherwise
+
+
+def crc_of(script):
+    """Return the CRC-32 of a script without its RANGEs, as 8 hexadecimal digits."""
+    return f"{zlib.crc32(RANGE.sub(b'', PATHS[script].read_bytes())):08x}"
+
+
+CRC = {script: crc_of(script) for script in PATHS}  # at the start
+BYTES = {script: path.read_bytes() for script, path in PATHS.items()}  # at the start, too
 
 
 def git(*words):

@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import results
-from results import CRC, HERE, PATHS, ROOT, THREADS
+from results import BYTES, CRC, HERE, PATHS, ROOT, THREADS
 
 WORK = HERE / "work"  # models and checkpoints; not under version control
 SMOKE = []  # arguments that shorten every training: of run.py --smoke
@@ -87,7 +88,7 @@ def train(script, seed=0, arguments=(), variant=None, threads=THREADS):
     if status:
         sys.exit(f"error: {script} ended with status {os.waitstatus_to_exitcode(status)}")
     settings = json.loads((folder / "metrics.json").read_text())["settings"]
-    if f"{int(settings['script (CRC-32)']):08x}" != CRC[script]:
+    if int(settings["script (CRC-32)"]) != zlib.crc32(BYTES[script]):
         sys.exit(f"error: {script}.py changed after the start of this command")
     seconds = round(time.perf_counter() - since, 1)
     cost = {"process_seconds": seconds, "memory": usage.ru_maxrss * 1024 / 1e9}

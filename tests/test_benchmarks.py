@@ -98,6 +98,21 @@ def test_means_and_deviations_of_the_page_by_numpy():
 
 
 @QUICK
+def test_the_version_of_a_script_is_without_the_ranges_that_follow_from_its_results(
+    tmp_path, monkeypatch
+):
+    text = results.PATHS[results.VAE].read_text()
+    ranges = results.RANGE.findall(text.encode())
+    assert len(ranges) == 4
+    monkeypatch.setitem(results.PATHS, results.VAE, tmp_path / "vae.py")
+    for found, other in ((ranges[0].decode(), '"1.5 to 2.5"'), ("EPOCHS = 12", "EPOCHS = 13")):
+        assert text.count(found) == 1
+        (tmp_path / "vae.py").write_text(text.replace(found, other))
+        is_same = results.crc_of(results.VAE) == results.CRC[results.VAE]
+        assert is_same == ("to" in found)
+
+
+@QUICK
 def test_commit_is_marked_where_python_files_differ(monkeypatch):
     said = {"rev-parse": "abc", "status": ""}
     monkeypatch.setattr(results, "git", lambda *words: said[words[0]])
