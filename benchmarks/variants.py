@@ -11,7 +11,8 @@ import sys
 
 from training import load
 
-NARROWER = 4  # the small VAE has a quarter of the channels and units
+NARROWER = 4  # the small VAE has a quarter of the channels and units of
+WIDER = 32  # filters in the first layer of the encoder, to be nearly of the example's size
 FILTERS = 11  # of the small denoiser's first layer
 OWN_SECONDS = 300  # of training on own pictures
 DIVERGED = 1e9  # nats, in place of infinity or NaN, which would end a run
@@ -34,7 +35,12 @@ def narrower(layer):
 
 def small_vae(script):
     build_encoder, build_decoder = script.build_encoder, script.build_decoder
-    clone_model = script.keras.models.clone_model
+    clone_model, sizes_of = script.keras.models.clone_model, script.sizes_of
+
+    def wider_sizes(*arguments):
+        sizes = sizes_of(*arguments)
+        sizes.encoder_filters = WIDER
+        return sizes
 
     def build_small_encoder(shape, latent_dim, pixel_mean):
         encoder = clone_model(build_encoder(shape, latent_dim), None, narrower)
@@ -45,6 +51,7 @@ def small_vae(script):
     def build_small_decoder(*arguments):
         return clone_model(build_decoder(*arguments), None, narrower)
 
+    script.sizes_of = wider_sizes
     script.build_encoder, script.build_decoder = build_small_encoder, build_small_decoder
 
 

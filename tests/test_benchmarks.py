@@ -184,7 +184,7 @@ def test_the_small_models_are_not_larger_than_the_examples():
                 each.count_params() for each in variants.example_vae(script, (28, 28, 1), 2)
             )
             bias = model.encoder.get_layer("conv0").bias
-            assert np.shape(bias) == (6,)  # a quarter of 24
+            assert np.shape(bias) == (8,)  # a quarter of 32
         else:
             model = script.build_denoiser(images, rate)[1]
             example = variants.example_denoiser(script)[1].count_params()
