@@ -26,7 +26,7 @@ from clean_documents import DPI, SIZE, TEST_FONTS
 
 CHOICE_PAGES = 4  # training pages by which the window of Sauvola's threshold is chosen
 WINDOWS = (15, 25, 41)  # pixels
-FEW = ["--pages", 10, "--test-pages", 2, "--crops", 100, "--epochs", 1]
+FEW = ["--pages", 4, "--test-pages", 2, "--crops", 100, "--epochs", 1]
 
 
 def read_pages(folder):
@@ -47,7 +47,10 @@ def cleaned_by_sauvola(folder):
     """Return the test pages; the window has the minimum CER on some training pages."""
     degraded = read_pages(folder / "train/degraded")[:CHOICE_PAGES]
     texts = read_texts(folder / "train")[:CHOICE_PAGES]
-    rates = [error_rate([sauvola(page, n) for page in degraded], texts) for n in WINDOWS]
+    rates = []
+    for window in WINDOWS:
+        pages = [sauvola(page, window) for page in degraded]
+        rates.append(error_rate(map(errors, pages, texts)))
     window = WINDOWS[int(np.argmin(rates))]
     return [sauvola(page, window) for page in read_pages(folder / "test/degraded")]
 
@@ -69,18 +72,22 @@ def read_text(page):
     file = io.BytesIO()
     Image.fromarray(np.uint8(np.rint(255 * page))).save(file, "PNG")
     words = ["tesseract", "-", "-", "--psm", "6", "--dpi", str(DPI)]  # one block of text
-    done = subprocess.run(words, input=file.getvalue(), capture_output=True, check=True)
+    one_thread = os.environ | {"OMP_THREAD_LIMIT": "1"}  # it is slower with more
+    settings = {"env": one_thread, "capture_output": True, "check": True}
+    done = subprocess.run(words, input=file.getvalue(), **settings)
     return " ".join(done.stdout.decode().split())
 
 
-def error_rate(pages, texts):
-    """Return the share of characters that Tesseract reads wrongly."""
-    wrong = characters = 0
-    for page, text in zip(pages, texts, strict=True):
-        wanted = " ".join(text.split())
-        wrong += edit_distance(read_text(page), wanted)
-        characters += len(wanted)
-    return wrong / characters
+def errors(page, text):
+    """Return how many characters of a page Tesseract reads wrongly, and how many there are."""
+    wanted = " ".join(text.split())
+    return edit_distance(read_text(page), wanted), len(wanted)
+
+
+def error_rate(counts):
+    """Return the share of wrong characters, from the errors of some pages."""
+    wrong, characters = np.sum([*counts], axis=0)
+    return float(wrong / characters)
 
 
 def quality(pages, folder):
@@ -90,10 +97,10 @@ def quality(pages, folder):
     mse = [np.mean((page - clean) ** 2) for clean, page in pairs]
     ssim = [metrics.structural_similarity(*pair, data_range=1) for pair in pairs]
     found = {"psnr": float(np.mean(-10 * np.log10(np.maximum(mse, 1e-10))))}  # at most 100 dB
-    found |= {"ssim": float(np.mean(ssim)), "cer": error_rate(pages, texts)}
+    counts = [*map(errors, pages, texts)]
+    found |= {"ssim": float(np.mean(ssim)), "cer": error_rate(counts)}
     for number, font in enumerate(TEST_FONTS[: len(pages)]):  # each page has the next font
-        mine = slice(number, None, len(TEST_FONTS))
-        found[font] = error_rate(pages[mine], texts[mine])
+        found[font] = error_rate(counts[number :: len(TEST_FONTS)])
     return found
 
 
@@ -130,7 +137,6 @@ def draw_pages(folder, path):
 
 
 def measure_all(seed):
-    os.environ["OMP_THREAD_LIMIT"] = "1"  # Tesseract is slower with more
     folder = made_pages()
     find_pages = {DENOISER: lambda: cleaned_by_ours(folder, seed)}
     if seed == 0:

@@ -90,8 +90,9 @@ def test_sauvolas_threshold_removes_paper(pages, documents):
     assert after < before / 2
 
 
-def test_from_pages_to_results(documents, tmp_path):
+def test_from_pages_to_results(documents, tmp_path, monkeypatch):
     """The example trains and cleans; the benchmark measures what it wrote."""
+    monkeypatch.setattr(documents, "CHOICE_PAGES", 1)
     words = ["--output", "out", "--pages", 4, "--test-pages", 2, "--crops", 100, "--epochs", 1]
     process = example("clean_documents", "train", *words, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
