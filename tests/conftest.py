@@ -154,8 +154,9 @@ def made_once(make):
 def learned(tmp_path_factory):
     """The folder of a run of each script that is long enough to have learned something."""
     folder = tmp_path_factory.mktemp("learned")
-    for script, epochs in ((DENOISER, 2), (VAE, 5)):
-        trained(script, "--limit", 10000, "--epochs", epochs, "--seed", 1, cwd=folder)
+    few_samples = ["--importance-samples", 5]
+    for script, *words in ((DENOISER, "--epochs", 2), (VAE, "--epochs", 5, *few_samples)):
+        trained(script, "--limit", 10000, "--seed", 1, *words, cwd=folder)
     return folder
 
 
