@@ -129,6 +129,21 @@ def by_case(lines):
     return pivoted
 
 
+def by_training(lines):
+    """Return lines of noisy-only, whose case is "pictures: training", with a metric for each."""
+    pivoted = []
+    for line in lines:
+        case, _, training = line["case"].partition(": ")
+        found = line["metrics"]
+        metrics = {training: found["psnr"], "flips": found.get("psnr_of_flips")}
+        if training != "noisy images":
+            del metrics["flips"]
+        if "noisy_psnr" in found:
+            metrics["noisy_psnr"] = found["noisy_psnr"]
+        pivoted.append(line | {"case": case, "metrics": metrics})
+    return pivoted
+
+
 def with_costs(lines):
     """Return the lines of whole processes, with their time and memory among the metrics."""
     found = []
@@ -179,15 +194,17 @@ def versions(lines):
         packages = [
             f"{name} {machine[name]}" for name in ("python", "tensorflow", "keras", "numpy")
         ]
-        version = [line["script"], line.get("crc", "unknown"), line.get("commit", "before 2.0")]
-        key = (*version, f"{machine['processor']}, {machine['cores']} cores", ", ".join(packages))
+        key = line["script"], line.get("crc", "unknown"), ", ".join(packages)
         groups.setdefault(key, []).append(line)
     rows = []
-    for key, found in groups.items():
+    for (script, crc, packages), found in groups.items():
+        commits = ", ".join(sorted({line.get("commit", "1.7.0 or before") for line in found}))
         dates = sorted({line["date"] for line in found})
         parts = ", ".join(sorted({line["part"] for line in found}))
-        rows.append([*key, " to ".join(dict.fromkeys([dates[0], dates[-1]])), parts])
-    heads = ["script", "CRC-32", "commit", "machine", "versions", "dates", "parts"]
+        dates = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+        processors = ", ".join(sorted({line["machine"]["processor"] for line in found}))
+        rows.append([script, crc, commits, processors, packages, dates, parts])
+    heads = ["script", "CRC-32", "commits", "processors", "versions", "dates", "parts"]
     return table(heads, rows)
 
 
@@ -211,12 +228,12 @@ DIMENSIONS = VAE_COLUMNS | {"active_dimensions": ("active", ".0f")} | SIZES
 LEVELS = {level: (level, ".2f") for level in ("0.1", "0.3", "0.5", "0.7", "0.9")}
 DOCUMENTS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "cer": ("CER", ".1%")}
 NOISY_ONLY = {
-    "noisy_psnr": ("noisy PSNR, dB", ".2f"),
-    "psnr": ("PSNR, dB", ".2f"),
-    "psnr_of_flips": ("of the mean over flips", ".2f"),
-    "hidden_mse": ("hidden MSE", ".5f"),
-    "median_mse": ("median MSE", ".5f"),
-    "train_seconds": ("training, s", ".0f"),
+    "noisy_psnr": ("before", ".2f"),
+    "noisy images": ("noisy images alone", ".2f"),
+    "flips": ("the same, mean over flips", ".2f"),
+    "clean images": ("clean images, or pairs", ".2f"),
+    "BM3D": ("BM3D", ".2f"),
+    "non-local means": ("non-local means", ".2f"),
 }
 OWN = {
     "negative_elbo": ("negative ELBO", ".0f"),
@@ -249,7 +266,7 @@ TABLES = {  # name: parts, script if of one alone, choice of lines, labels, colu
     "levels": (["levels"], DENOISER, by_case, {"trained on": noise_of}, LEVELS),
     "corruptions": (["corruptions"], DENOISER, list, {"options": options_of}, DENOISER_COLUMNS),
     "photograph": (["photograph"], DENOISER, list, MODEL, {"psnr": ("PSNR, dB", ".2f")}),
-    "noisy-only": (["noisy-only"], DENOISER, list, {"case": case_of}, NOISY_ONLY),
+    "noisy-only": (["noisy-only"], DENOISER, by_training, {"PSNR in dB": case_of}, NOISY_ONLY),
     "documents": (["documents"], DENOISER, list, MODEL, DOCUMENTS),
     "own": (["own"], VAE, list, {"pictures": case_of} | MODEL, OWN | SIZES),
     "representations": (
