@@ -135,11 +135,9 @@ def by_training(lines):
     for line in lines:
         case, _, training = line["case"].partition(": ")
         found = line["metrics"]
-        metrics = {training: found["psnr"], "flips": found.get("psnr_of_flips")}
-        if training != "noisy images":
-            del metrics["flips"]
-        if "noisy_psnr" in found:
-            metrics["noisy_psnr"] = found["noisy_psnr"]
+        metrics = {training: found["psnr"]}
+        if training == "noisy images":
+            metrics |= {"noisy_psnr": found["noisy_psnr"], "flips": found.get("psnr_of_flips")}
         pivoted.append(line | {"case": case, "metrics": metrics})
     return pivoted
 

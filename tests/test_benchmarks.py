@@ -113,6 +113,18 @@ def test_the_version_of_a_script_is_without_the_ranges_that_follow_from_its_resu
 
 
 @QUICK
+def test_trainings_on_noisy_and_on_clean_images_become_columns():
+    metrics = {"psnr": 30.0, "noisy_psnr": 20.0, "psnr_of_flips": 30.5}
+    names = ("noisy images", "clean images")
+    noisy, clean = (
+        tables.by_training([{"case": f"cat: {name}", "metrics": metrics}])[0] for name in names
+    )
+    assert noisy["case"] == clean["case"] == "cat"
+    assert noisy["metrics"] == {"noisy images": 30.0, "noisy_psnr": 20.0, "flips": 30.5}
+    assert clean["metrics"] == {"clean images": 30.0}
+
+
+@QUICK
 def test_commit_is_marked_where_python_files_differ(monkeypatch):
     said = {"rev-parse": "abc", "status": ""}
     monkeypatch.setattr(results, "git", lambda *words: said[words[0]])
