@@ -58,7 +58,7 @@ def bm3d(image, sigma):
 
 def non_local_means(image, sigma):
     settings = {"patch_size": 5, "h": 0.6 * sigma, "sigma": sigma, "channel_axis": -1}
-    return restoration.denoise_nl_means(image, **settings)
+    return restoration.denoise_nl_means(image, **settings).reshape(image.shape)  # of one channel
 
 
 CLASSICAL = {"BM3D": bm3d, "non-local means": non_local_means}
